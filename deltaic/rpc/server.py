@@ -1,0 +1,77 @@
+"""A gRPC server with what every node has: interceptors, standard health, reflection, an orderly end."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from deltaic.errors import DeltaicError
+from deltaic.rpc.interceptors import ServerCalls
+from deltaic.trust.identity import Authenticator, OpenNetwork
+
+_log = structlog.get_logger(__name__)
+
+
+class PortInUse(DeltaicError, OSError):
+    """The address to listen on is taken, or is not of this machine."""
+
+    reason = "PORT_IN_USE"
+
+
+class Server:
+    """One listening gRPC server. `add` servicers, then enter `running()`."""
+
+    def __init__(self, listen: str, *, authenticator: Authenticator | None = None) -> None:
+        """`listen` is `host:port` (port 0 picks a free one) or `unix:/path`."""
+        self._listen = listen
+        self._services: list[str] = []
+        self._health = health.aio.HealthServicer()
+        self.port = 0
+        self._server = grpc.aio.server(
+            interceptors=[ServerCalls(authenticator or OpenNetwork())],
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+
+    def add(self, register: Callable[[Any, grpc.aio.Server], None], servicer: object, service: str) -> None:
+        """`register` is the generated add_XServicer_to_server, `service` the full name, "deltaic.v1.XService"."""
+        register(servicer, self._server)
+        self._services.append(service)
+
+    async def set_serving(self, serving: bool, services: Sequence[str] = ()) -> None:
+        """Say to health checks whether these services (all, when none is named) answer."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in services or ("", *self._services):
+            await self._health.set(service, status)
+
+    @asynccontextmanager
+    async def running(self, *, grace: float = 5.0, serving: bool = True) -> AsyncIterator["Server"]:
+        """Listen until the context ends; then refuse new calls and give those in flight `grace` seconds.
+
+        Raises PortInUse.
+        """
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        try:
+            self.port = self._server.add_insecure_port(self._listen)
+        except RuntimeError:
+            raise PortInUse(
+                f"cannot listen on {self._listen}",
+                hint="another process has the port: stop it, or choose one with --listen",
+            ) from None
+        await self._server.start()
+        await self.set_serving(serving)
+        _log.info("rpc.listening", listen=self._listen, port=self.port, services=self._services)
+        try:
+            yield self
+        finally:
+            await self._health.enter_graceful_shutdown()
+            await self._server.stop(grace)

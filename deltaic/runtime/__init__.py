@@ -1,0 +1,1 @@
+"""How a node starts and stops: settings, logs, signals. Knows nothing of models or of the network."""
