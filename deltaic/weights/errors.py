@@ -1,0 +1,42 @@
+"""Errors of weights.
+
+InvalidArgument
+├── BadModelFile          a file that we refuse to publish
+│   ├── NotGGUF           not a GGUF file, or of a version or byte order that we do not read
+│   ├── Truncated         the file ends before what it declares
+│   └── BadLayout         a GGUF file that contradicts itself or its specification
+├── BadManifest           bytes that are not a manifest, or a manifest that contradicts itself
+└── BadDigest             a digest that does not parse
+DataLoss
+└── DigestMismatch        bytes that are not what their digest names
+"""
+
+from deltaic.errors import DataLoss, InvalidArgument
+
+
+class BadModelFile(InvalidArgument):
+    reason = "BAD_MODEL_FILE"
+
+
+class NotGGUF(BadModelFile):
+    reason = "NOT_GGUF"
+
+
+class Truncated(BadModelFile):
+    reason = "MODEL_FILE_TRUNCATED"
+
+
+class BadLayout(BadModelFile):
+    reason = "BAD_LAYOUT"
+
+
+class BadManifest(InvalidArgument):
+    reason = "BAD_MANIFEST"
+
+
+class BadDigest(InvalidArgument):
+    reason = "BAD_DIGEST"
+
+
+class DigestMismatch(DataLoss):
+    reason = "DIGEST_MISMATCH"

@@ -1,0 +1,95 @@
+"""Fixtures that every room of the tests may use: a tiny valid GGUF file of any content, and the real demo model."""
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+DEMO_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+CHAT_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\n{% endfor %}"
+
+TinyGguf = Callable[..., Path]
+
+_Q = gguf.GGMLQuantizationType
+# name, type, rows, bytes of a row; the last one ends on the alignment, so that every byte of the file is declared
+_TENSORS = (
+    ("token_embd.weight", _Q.Q8_0, 48, 2 * 34),
+    ("blk.0.attn_norm.weight", _Q.F32, 1, 4 * 17),
+    ("blk.0.attn_q.weight", _Q.Q4_1, 16, 2 * 20),
+    ("blk.0.ffn_up.weight", _Q.F16, 8, 2 * 48),
+    ("output_norm.weight", _Q.F32, 1, 4 * 64),
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> TinyGguf:
+    """A factory of small valid GGUF files (about 15 kB), each in a folder of its own unless `folder` is given.
+
+    The same arguments always give the same bytes. `chat_template` and `general_name` change one key; `seed` changes
+    every tensor, `changed` (tensor names) only those; `ballast` adds a Q8_0 tensor of about that many bytes, for files
+    of several chunks.
+    """
+
+    def make(
+        name: str = "tiny.gguf",
+        *,
+        folder: Path | None = None,
+        chat_template: str = CHAT_TEMPLATE,
+        general_name: str = "Tiny",
+        seed: int = 0,
+        changed: Collection[str] = (),
+        ballast: int = 0,
+    ) -> Path:
+        path = (folder or tmp_path_factory.mktemp("gguf")) / name
+        writer = gguf.GGUFWriter(path, "llama")
+        _add_keys(writer, general_name, chat_template)
+        _add_tensors(writer, seed, changed, ballast)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+    return make
+
+
+def _add_keys(writer: gguf.GGUFWriter, general_name: str, chat_template: str) -> None:
+    words = ["<unk>", "<s>", "</s>", *(f"▁word{number}" for number in range(297))]
+    writer.add_name(general_name)
+    writer.add_block_count(1)
+    writer.add_context_length(256)
+    writer.add_embedding_length(64)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(words)
+    writer.add_token_types([1] * len(words))
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(chat_template)
+    writer.add_quantization_version(2)
+
+
+def _add_tensors(writer: gguf.GGUFWriter, seed: int, changed: Collection[str], ballast: int) -> None:
+    rows = -(-ballast // (2 * 34 * 16)) * 16
+    tensors = (("ballast.weight", _Q.Q8_0, rows, 2 * 34), *_TENSORS) if ballast else _TENSORS
+    for index, (name, kind, row_count, row_bytes) in enumerate(tensors):
+        random = np.random.default_rng([seed, index, name in changed])
+        raw = random.integers(0, 256, size=(row_count, row_bytes), dtype=np.uint8)
+        if kind in {_Q.F32, _Q.F16}:
+            dtype = np.float32 if kind == _Q.F32 else np.float16
+            values = random.standard_normal((row_count, row_bytes // np.dtype(dtype).itemsize))
+            writer.add_tensor(name, values.astype(dtype).squeeze())
+        else:
+            writer.add_tensor(name, raw, raw_dtype=kind)
+
+
+@pytest.fixture(scope="session")
+def demo_model_path() -> Path:
+    """The demo model, put on disk by `make models`. A test that needs it fails without it, it is never skipped."""
+    folder = Path(os.environ.get("DELTAIC_MODELS") or Path.home() / ".cache" / "deltaic" / "models")
+    path = folder / DEMO_MODEL
+    if not path.is_file():
+        pytest.fail(f"no {DEMO_MODEL} in {folder}: run make models")
+    return path
