@@ -1,0 +1,1 @@
+"""The device: answers on the endpoint itself, and lets out only what `device.egress` has built."""
