@@ -22,7 +22,6 @@ from pydantic_settings import (
 
 from deltaic.errors import InvalidArgument
 
-
 _toml_file: ContextVar[Path | None] = ContextVar("toml_file", default=None)
 
 
