@@ -7,7 +7,7 @@ client call: refuse one without a timeout, pass on the request id and the node's
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -122,7 +122,8 @@ class ClientCalls(
         self._node = node
 
     def _details(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-        method = str(details.method)
+        named = cast("str | bytes", details.method)  # bytes when it comes from grpc.aio, whatever its stubs say
+        method = named.decode() if isinstance(named, bytes) else named
         if details.timeout is None and not method.startswith(_QUIET):
             raise NoDeadline(f"{method} was called without a timeout")
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
