@@ -1,0 +1,124 @@
+"""Errors of the center.
+
+InvalidArgument
+├── BadPage               a page size or page token that this list never gave out
+├── BadRequest            a field of a request that is missing, too long or malformed
+├── LayoutMismatch        the manifest describes the file otherwise than the file itself
+└── TrialLoadFailed       the engine refuses the file, or dies of it
+NotFound
+├── UnknownModel
+├── UnknownRevision
+├── UnknownChannel
+└── UnknownEntry          no such audit entry
+AlreadyExists
+└── RequestIdReused       the request id belongs to another manifest
+FailedPrecondition
+├── BlobsMissing          the manifest, or chunks that it names, are not stored here
+├── SensitiveNotAllowed   a sensitive prompt came here, where it must not be seen
+├── DataFolderUnusable    the data folder cannot be made, written or locked
+└── DatabaseUnusable      the catalog cannot be opened, or is newer than this software
+Aborted
+└── StaleEtag             the channel moved since the caller read it
+OutOfRange                a proof that would be too long
+ResourceExhausted
+├── HotSetFull            the model does not fit beside those that are answering
+└── DatabaseFull          no room for the catalog on its disk
+Unavailable
+├── NodeStopping          the center shuts down: watch again
+└── DatabaseBusy          another process holds the catalog's lock
+DataLoss
+└── DatabaseDamaged       the catalog's file is not whole
+"""
+
+from deltaic.errors import (
+    Aborted,
+    AlreadyExists,
+    Code,
+    DataLoss,
+    DeltaicError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
+
+
+class BadPage(InvalidArgument):
+    reason = "BAD_PAGE"
+
+
+class BadRequest(InvalidArgument):
+    reason = "BAD_REQUEST"
+
+
+class LayoutMismatch(InvalidArgument):
+    reason = "LAYOUT_MISMATCH"
+
+
+class TrialLoadFailed(InvalidArgument):
+    reason = "TRIAL_LOAD_FAILED"
+
+
+class UnknownModel(NotFound):
+    reason = "UNKNOWN_MODEL"
+
+
+class UnknownRevision(NotFound):
+    reason = "UNKNOWN_REVISION"
+
+
+class UnknownChannel(NotFound):
+    reason = "UNKNOWN_CHANNEL"
+
+
+class UnknownEntry(NotFound):
+    reason = "UNKNOWN_ENTRY"
+
+
+class RequestIdReused(AlreadyExists):
+    reason = "REQUEST_ID_REUSED"
+
+
+class BlobsMissing(FailedPrecondition):
+    reason = "BLOBS_MISSING"
+
+
+class SensitiveNotAllowed(FailedPrecondition):
+    reason = "SENSITIVE_NOT_ALLOWED"
+
+
+class DataFolderUnusable(FailedPrecondition):
+    reason = "DATA_FOLDER_UNUSABLE"
+
+
+class DatabaseUnusable(FailedPrecondition):
+    reason = "DATABASE_UNUSABLE"
+
+
+class StaleEtag(Aborted):
+    reason = "STALE_ETAG"
+
+
+class OutOfRange(DeltaicError):
+    code, reason = Code.OUT_OF_RANGE, "OUT_OF_RANGE"
+
+
+class HotSetFull(ResourceExhausted):
+    reason = "HOT_SET_FULL"
+
+
+class NodeStopping(Unavailable):
+    reason = "NODE_STOPPING"
+
+
+class DatabaseFull(ResourceExhausted):
+    reason = "DATABASE_FULL"
+
+
+class DatabaseBusy(Unavailable):
+    reason = "DATABASE_BUSY"
+
+
+class DatabaseDamaged(DataLoss):
+    reason = "DATABASE_DAMAGED"
