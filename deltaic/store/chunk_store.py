@@ -1,0 +1,193 @@
+"""Chunks of the center: one object a chunk, in a folder, in S3 (GCS, Azure), or in memory.
+
+    <store>/chunks/ab/abcdef…      the bytes; the name is the whole SHA-256 in hexadecimal, `ab` its first two digits
+    <store>/chunks/ab/abcdef…#1    a write that has not finished, or never will; never a chunk
+
+obstore writes a file under a `#` name and renames it, so that a chunk is there whole or not at all. It does not fsync:
+`make_durable` does, and a manifest may refer only to chunks that have passed it.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import LocalStore, ObjectStore
+
+from deltaic.errors import DeltaicError
+from deltaic.store.disk import FULL_ERRNOS, disk_full, sync_file, sync_folder
+from deltaic.store.errors import ChunkDamaged, ChunkNotFound, StoreRefused, StoreUnreachable
+from deltaic.store.reading import check_range, cut, verify_async
+from deltaic.weights.digest import Digest
+from deltaic.weights.errors import DigestMismatch
+
+_QUESTIONS_AT_ONCE = 64
+_SYNCS_AT_ONCE = 4
+_EIO = "(os error 5)"
+
+
+class ObjectChunkStore:
+    """A ChunkReader that can be written. Safe for many tasks, and for many processes on one store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        """Raises nothing: an unreachable store shows at its first use."""
+        self._store = store
+        # Only a folder needs fsync; an object store that answers has made the object durable.
+        self._folder = store.prefix if isinstance(store, LocalStore) else None
+        self._distrusted: set[Digest] = set()
+
+    def __repr__(self) -> str:
+        return f"ObjectChunkStore({self._place})"
+
+    async def has(self, digest: Digest) -> bool:
+        """By name and size. A chunk that was found damaged counts as absent until it is put again."""
+        if digest in self._distrusted:
+            return False
+        with self._store_errors(0):
+            try:
+                found = await self._store.head_async(key_of(digest))
+            except FileNotFoundError:
+                return False
+        return found["size"] == digest.size
+
+    async def missing(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Those that `has` denies, in the order asked, each once."""
+        asked = list(dict.fromkeys(digests))
+        absent: list[Digest] = []
+        for start in range(0, len(asked), _QUESTIONS_AT_ONCE):
+            batch = asked[start : start + _QUESTIONS_AT_ONCE]
+            held = await asyncio.gather(*(self.has(digest) for digest in batch))
+            absent.extend(digest for digest, here in zip(batch, held, strict=True) if not here)
+        return absent
+
+    async def read(self, digest: Digest, offset: int = 0, limit: int | None = None) -> bytes:
+        """See ChunkReader. Also raises StoreUnreachable, StoreRefused."""
+        check_range(digest, offset, limit)
+        data = await self._read_whole(digest)
+        if data is None:
+            raise self._damaged(digest)
+        try:
+            await verify_async(digest, data)
+        except DigestMismatch:
+            self._distrusted.add(digest)
+            raise self._damaged(digest) from None
+        self._distrusted.discard(digest)
+        return cut(data, offset, limit)
+
+    async def put(self, digest: Digest, data: bytes) -> bool:
+        """Store a chunk; True when bytes were written, False when it was already here and whole.
+
+        What is already here is read and hashed, so that putting a damaged chunk again repairs it. Raises
+        DigestMismatch, DiskFull, StoreUnreachable, StoreRefused.
+        """
+        await verify_async(digest, data)
+        damaged = False
+        try:
+            await self.read(digest)
+        except ChunkNotFound:
+            pass
+        except ChunkDamaged:
+            damaged = True
+        else:
+            return False
+        with self._store_errors(len(data)):
+            await self._store.put_async(key_of(digest), data, use_multipart=False)
+        self._distrusted.discard(digest)
+        if damaged:
+            # Manifests may refer to this chunk already, so it must not wait for the next make_durable.
+            await self.make_durable([digest])
+        return True
+
+    async def make_durable(self, digests: Iterable[Digest]) -> None:
+        """Return when these chunks survive a power cut; before this no manifest may refer to them.
+
+        Raises ChunkNotFound, ChunkDamaged (wrong size), DiskFull, StoreUnreachable.
+        """
+        wanted = list(dict.fromkeys(digests))
+        if self._folder is None:
+            if absent := await self.missing(wanted):
+                raise self._not_found(absent[0])
+            return
+        shares = [wanted[start::_SYNCS_AT_ONCE] for start in range(_SYNCS_AT_ONCE)]
+        with self._store_errors(0):
+            await asyncio.gather(*(asyncio.to_thread(self._sync_chunks, self._folder, share) for share in shares))
+            await asyncio.to_thread(_sync_folders, self._folder, wanted)
+
+    async def delete(self, digest: Digest) -> None:
+        """Forget a chunk; nothing happens when it is not here."""
+        with self._store_errors(0), suppress(FileNotFoundError):
+            await self._store.delete_async(key_of(digest))
+        self._distrusted.discard(digest)
+
+    async def _read_whole(self, digest: Digest) -> bytes | None:
+        """All bytes of the object, or None when its size alone shows that they are wrong. Raises ChunkNotFound."""
+        with self._store_errors(0):
+            try:
+                found = await self._store.get_async(key_of(digest))
+                if found.meta["size"] != digest.size:
+                    return None
+                return (await found.bytes_async()).to_bytes()
+            except FileNotFoundError:
+                raise self._not_found(digest) from None
+            except BaseError as error:
+                if _EIO in str(error):
+                    return None
+                raise
+
+    def _sync_chunks(self, folder: Path, digests: list[Digest]) -> None:
+        for digest in digests:
+            try:
+                size = sync_file(folder / key_of(digest))
+            except FileNotFoundError:
+                raise self._not_found(digest) from None
+            if size != digest.size:
+                raise self._damaged(digest)
+
+    @property
+    def _place(self) -> str:
+        return str(self._folder) if self._folder is not None else str(self._store)
+
+    def _not_found(self, digest: Digest) -> ChunkNotFound:
+        return ChunkNotFound(f"no chunk {digest} in {self._place}", hint="publish the revision that needs it again")
+
+    def _damaged(self, digest: Digest) -> ChunkDamaged:
+        return ChunkDamaged(
+            f"chunk {digest} in {self._place} no longer matches its digest",
+            hint="publish the revision that needs it again: only this chunk will be sent",
+        )
+
+    @contextmanager
+    def _store_errors(self, needed: int) -> Iterator[None]:
+        """Turn obstore's errors, and an OSError of fsync, into ours. Their first line is enough for a person."""
+        try:
+            yield
+        except DeltaicError:  # some of ours are OSErrors too, and say more
+            raise
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise StoreRefused(_first_line(error), hint=f"check who may write to {self._place}") from error
+        except (BaseError, OSError) as error:
+            line = _first_line(error)
+            if getattr(error, "errno", None) in FULL_ERRNOS or any(f"(os error {n})" in line for n in FULL_ERRNOS):
+                raise disk_full(self._place, needed) from error
+            raise StoreUnreachable(
+                f"chunk store {self._place}: {line}", hint="check that it is mounted, reachable and writable"
+            ) from error
+
+
+def key_of(digest: Digest) -> str:
+    """The name of a chunk's object."""
+    return f"chunks/{digest.hex[:2]}/{digest.hex}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].strip() or type(error).__name__
+
+
+def _sync_folders(folder: Path, digests: list[Digest]) -> None:
+    parents = {(folder / key_of(digest)).parent for digest in digests}
+    for parent in sorted(parents):
+        sync_folder(parent)
+    if parents:
+        sync_folder(folder / "chunks")
+        sync_folder(folder)
