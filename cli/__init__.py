@@ -1,0 +1,1 @@
+"""The `deltaic` command: all of it as a person uses it."""

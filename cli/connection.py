@@ -1,0 +1,69 @@
+"""What the commands share: a channel to a node, errors in our words, an event loop."""
+
+import asyncio
+import getpass
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+import grpc
+import typer
+from rich.console import Console
+
+from deltaic.rpc.channel import open_channel
+from deltaic.rpc.status import from_rpc_error
+
+T = TypeVar("T")
+
+CALL_SECONDS = 15.0
+
+CenterOption = Annotated[
+    str, typer.Option("--center", envvar="DELTAIC_CENTER", help="Address of the center.", show_default=True)
+]
+NodeOption = Annotated[
+    str,
+    typer.Option("--node", envvar="DELTAIC_NODE", help="Address of the node to ask: an edge, a device or the center."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+
+DEFAULT_CENTER = "127.0.0.1:7400"
+DEFAULT_NODE = "127.0.0.1:7410"
+
+progress_console = Console(stderr=True)
+console = Console()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; Ctrl-C cancels it and exits with 130."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+@asynccontextmanager
+async def connected(target: str, what: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to `target`; a failed call inside becomes a DeltaicError that names `what` and the address."""
+    async with open_channel(target, node=caller_name()) as channel:
+        try:
+            yield channel
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, f"{what} {target}") from None
+
+
+def caller_name() -> str:
+    """`user@host`: what the audit log shows until callers carry certificates."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def print_json(value: object) -> None:
+    """One JSON value on stdout, for scripts."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))

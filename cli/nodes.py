@@ -1,0 +1,47 @@
+"""`deltaic center`, `deltaic edge`, `deltaic device`: run a role. Their flags are the fields of their settings."""
+
+from collections.abc import Callable, Sequence
+
+import typer
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def _center(argv: Sequence[str]) -> int:
+    from center.__main__ import main
+
+    return main(argv)
+
+
+def _edge(argv: Sequence[str]) -> int:
+    from edge.__main__ import main
+
+    return main(argv)
+
+
+def _device(argv: Sequence[str]) -> int:
+    from device.__main__ import main
+
+    return main(argv)
+
+
+def _command(run: Callable[[Sequence[str]], int]) -> Callable[[typer.Context], None]:
+    def command(context: typer.Context) -> None:
+        raise typer.Exit(run(context.args))
+
+    return command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the three roles; each is imported only when it runs."""
+    roles = (
+        ("center", _center, "Run a center: it keeps models, versions and channels, and answers what edges cannot."),
+        ("edge", _edge, "Run an edge: it follows channels, answers a branch's requests and feeds its devices."),
+        (
+            "device",
+            _device,
+            "Run a device: it answers sensitive requests where they arise and forwards only public ones.",
+        ),
+    )
+    for name, run, text in roles:
+        app.command(name, help=text, context_settings=_PASS_ON, rich_help_panel="Run a role")(_command(run))
