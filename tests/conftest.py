@@ -26,7 +26,7 @@ _TENSORS = (
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> TinyGguf:
-    """A factory of small valid GGUF files (about 15 kB), each in a folder of its own unless `folder` is given.
+    """A factory of small valid GGUF files (about 10 kB), each in a folder of its own unless `folder` is given.
 
     The same arguments always give the same bytes. `chat_template` and `general_name` change one key; `seed` changes
     every tensor, `changed` (tensor names) only those; `ballast` adds a Q8_0 tensor of about that many bytes, for files
@@ -57,7 +57,7 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> TinyGguf:
 
 
 def _add_keys(writer: gguf.GGUFWriter, general_name: str, chat_template: str) -> None:
-    words = ["<unk>", "<s>", "</s>", *(f"▁word{number}" for number in range(297))]
+    words = ["<unk>", "<s>", "</s>", *(f"▁word{number}" for number in range(97))]
     writer.add_name(general_name)
     writer.add_block_count(1)
     writer.add_context_length(256)

@@ -16,6 +16,7 @@ from deltaic.v1 import content_pb2
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import BadDigest, BadManifest
 from deltaic.weights.layout import SegmentKind
+from deltaic.weights.manifest_wire import check_wire
 from deltaic.weights.model_file import ModelFile, Segment, check_file
 
 FORMAT_VERSION = 1
@@ -76,6 +77,7 @@ class Manifest:
         """
         if len(data) > MAX_MANIFEST_BYTES:
             raise BadManifest(f"a manifest of {len(data):,} bytes; at most {MAX_MANIFEST_BYTES:,} are accepted")
+        check_wire(data)
         try:
             message = content_pb2.Manifest.FromString(data)
         except DecodeError:

@@ -22,17 +22,17 @@ def describe(path: Path, on_progress: Callable[[int], None] | None = None) -> Mo
     """What the file is made of. Raises NotGGUF, Truncated, BadLayout, BadManifest, OSError."""
     check_file_name(path.name)
     with path.open("rb", buffering=0) as file:
-        before = _identity(file)
+        before = _identity(os.fstat(file.fileno()))
         layout = read_layout(path)
         hasher = _StreamHasher(file, on_progress)
         segments = tuple(hasher.segment(one) for one in layout.segments)
-        if _identity(file) != before or hasher.done != layout.size:
+        if before != _identity(os.fstat(file.fileno())) or before != _identity(path.stat()):
             raise BadLayout("the file was changed while it was read", hint="publish a file that nobody writes to")
     return ModelFile(path.name, hasher.digest(), layout.architecture, segments)
 
 
-def _identity(file: BinaryIO) -> tuple[int, int, int]:
-    status = os.fstat(file.fileno())
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written to."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
