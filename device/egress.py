@@ -14,6 +14,8 @@ the caller does to its message afterwards, and what a newer client hides in fiel
 cannot get out.
 """
 
+import hmac
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -65,21 +67,25 @@ class KeepLocal:
 
 MOST_TEXTS = 1_000  # messages, roles and stop texts of one request; looking at each has a cost of its own
 
-_SEAL: Final = object()
+_SEAL_KEY: Final = secrets.token_bytes(32)  # of this process; no other file reads it (a test looks)
+
+
+def _seal_of(serialised: bytes) -> bytes:
+    return hmac.digest(_SEAL_KEY, serialised, "sha256")
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """A request that may leave, as the bytes that were judged.
+    """A request that may leave, as the bytes that were judged, sealed so that other bytes cannot take their place.
 
     Raises NotAnOutbound when something outside of this module makes one.
     """
 
     serialised: bytes = field(repr=False)
-    _seal: object = field(repr=False, compare=False)
+    _seal: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if self._seal is not _SEAL:
+        if not is_outbound(self):
             raise NotAnOutbound("only device.egress decides what may leave")
 
     def __reduce__(self) -> str | tuple[object, ...]:
@@ -91,8 +97,13 @@ class Outbound:
 
 
 def is_outbound(value: object) -> bool:
-    """Whether `decide` made this value; objects put together by other means have no seal."""
-    return type(value) is Outbound and getattr(value, "_seal", None) is _SEAL
+    """Whether `decide` made this value and these bytes; objects put together by other means have no right seal."""
+    if type(value) is not Outbound:
+        return False
+    try:
+        return hmac.compare_digest(value._seal, _seal_of(value.serialised))  # noqa: SLF001  # this module's own class
+    except (AttributeError, TypeError):
+        return False
 
 
 def decide(request: inference_pb2.GenerateRequest, policy: Policy) -> Outbound | KeepLocal:
@@ -117,7 +128,8 @@ def _judge(request: inference_pb2.GenerateRequest, policy: Policy) -> Outbound |
         return KeepLocal(KeepReason.DETECTED, kinds)
     if policy.offline_only:
         return KeepLocal(KeepReason.OFFLINE_ONLY)
-    return Outbound(copy.SerializeToString(), _SEAL)
+    serialised = copy.SerializeToString()
+    return Outbound(serialised, _seal_of(serialised))
 
 
 def _kinds_in(request: inference_pb2.GenerateRequest, policy: Policy) -> tuple[str, ...]:

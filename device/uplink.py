@@ -3,7 +3,7 @@
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from contextvars import copy_context
 
@@ -33,7 +33,7 @@ class Uplink:
 
     async def generate(
         self, outbound: Outbound, seconds: float, *, first_within: float | None = None
-    ) -> AsyncIterator[inference_pb2.GenerateResponse]:
+    ) -> AsyncGenerator[inference_pb2.GenerateResponse, None]:
         """Stream an answer, its completion last. `first_within`: seconds until the first message must be here.
 
         Raises NotAnOutbound before anything is sent; UpstreamSlow, UpstreamCut, or what the other side answered.

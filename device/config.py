@@ -1,0 +1,92 @@
+"""Settings of a device: flags, DELTAIC_DEVICE_ variables, a TOML file."""
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+import phonenumbers
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from deltaic.engine.settings import EngineSettings
+from deltaic.names import ChannelName
+from deltaic.runtime.settings import NodeSettings, default_data_dir
+from device.detectors import MOST_CHARACTERS, PHONE_REGIONS
+from device.egress import Policy
+from device.errors import ListensToNetwork
+
+
+class DeviceSettings(NodeSettings):
+    """Everything an operator may choose about a device."""
+
+    model_config = SettingsConfigDict(env_prefix="DELTAIC_DEVICE_")
+
+    listen: str = Field(
+        "127.0.0.1:7420", description="Where applications of this machine call: HOST:PORT or unix:/PATH."
+    )
+    allow_remote: bool = Field(
+        False,
+        description="Listen on an address that other machines reach; their prompts then cross the network in clear.",
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: default_data_dir("device"), description="Where models and the decision log are kept."
+    )
+    upstream: str = Field("127.0.0.1:7410", description="The edge (or center) that models come from: HOST:PORT.")
+    channels: list[str] = Field(
+        default_factory=list, description="Channels to follow, MODEL/CHANNEL; the device answers with their models."
+    )
+    prefer: Literal["device", "edge"] = Field(
+        "device", description="Who answers a public request when both can. Other requests never leave."
+    )
+    patience: float = Field(
+        10.0, gt=0, description="Seconds until the edge must begin to answer before the device answers itself."
+    )
+    offline_only: bool = Field(False, description="Send no request away, public ones included; models still come in.")
+    phone_regions: list[str] = Field(
+        default_factory=lambda: list(PHONE_REGIONS),
+        description="Countries (ISO 3166) whose national telephone numbers the detectors know.",
+    )
+    most_characters: int = Field(
+        MOST_CHARACTERS, ge=1, le=1_000_000, description="A public request with more characters is not sent away."
+    )
+    report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the edge: counts, no content.")
+    drain_seconds: float = Field(10.0, ge=0, description="Seconds that running answers have when the device stops.")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="How models answer.")
+
+    @field_validator("channels")
+    @classmethod
+    def _channels_have_names(cls, channels: list[str]) -> list[str]:
+        return [str(ChannelName.parse(channel)) for channel in channels]
+
+    @field_validator("phone_regions")
+    @classmethod
+    def _regions_exist(cls, regions: list[str]) -> list[str]:
+        for region in regions:
+            if region not in phonenumbers.SUPPORTED_REGIONS:
+                raise ValueError(f"{region!r} is not a country with telephone numbers; write ISO 3166 codes such as CN")
+        return regions
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.offline_only, tuple(self.phone_regions), self.most_characters)
+
+    def check_listen(self) -> None:
+        """Raises ListensToNetwork for an address that is not of this machine alone, unless that is allowed."""
+        if not self.allow_remote and not is_local(self.listen):
+            raise ListensToNetwork(
+                f"a device listens on this machine only, and {self.listen} can be reached from others",
+                hint="use --listen 127.0.0.1:7420 or unix:/PATH, or say --allow-remote true if you mean it",
+            )
+
+
+def is_local(listen: str) -> bool:
+    """Whether only programs of this machine reach the address: loopback, or a Unix socket."""
+    if listen.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
