@@ -11,6 +11,7 @@ from the manifests, so it cannot disagree with them.
 
 import asyncio
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -20,7 +21,7 @@ from deltaic.store.errors import AlreadyHeld, ChunkDamaged, ChunkNotFound, Revis
 from deltaic.store.places import Place, RevisionPaths, read_place, revisions_named_in
 from deltaic.store.reading import check_range, cut
 from deltaic.store.revision_lock import RevisionLock
-from deltaic.store.settling import read_complete, settle
+from deltaic.store.settling import is_settled, read_complete, settle
 from deltaic.store.staging import Staging
 from deltaic.weights.digest import Digest
 from deltaic.weights.manifest import Chunk, Manifest
@@ -48,11 +49,11 @@ class ModelFiles:
         held: dict[str, Manifest] = {}
         for hex_ in named:
             paths = RevisionPaths(self.folder, hex_)
-            try:
-                with RevisionLock(self.folder, hex_):
+            manifest = read_complete(paths)
+            if not is_settled(paths):
+                # Whoever holds the lock is alive and will leave an order of its own.
+                with suppress(StagingBusy), RevisionLock(paths):
                     manifest = settle(paths)
-            except StagingBusy:
-                manifest = read_complete(paths)
             if manifest is not None:
                 held[hex_] = manifest
         with self._changing:
@@ -96,7 +97,7 @@ class ModelFiles:
         """
         hex_ = manifest.digest.hex
         paths = RevisionPaths(self.folder, hex_)
-        lock = RevisionLock(self.folder, hex_)
+        lock = RevisionLock(paths)
         try:
             if settle(paths) is not None:
                 self._add(manifest)
@@ -119,7 +120,7 @@ class ModelFiles:
         A worker that has the file mapped keeps it. Raises RevisionNotHeld, StagingBusy, DiskFailed.
         """
         paths = RevisionPaths(self.folder, hex_)
-        with RevisionLock(self.folder, hex_), disk_errors(self.folder, lambda: 0):
+        with RevisionLock(paths), disk_errors(self.folder, lambda: 0):
             manifest = self._require(hex_)
             self._drop(hex_)
             # The model first: without its manifest it would still be worth as much, a manifest alone is worth nothing.
@@ -133,7 +134,7 @@ class ModelFiles:
     def remove(self, hex_: str) -> None:
         """Delete all files of a revision; nothing happens when there are none. Raises StagingBusy, DiskFailed."""
         paths = RevisionPaths(self.folder, hex_)
-        with RevisionLock(self.folder, hex_), disk_errors(self.folder, lambda: 0):
+        with RevisionLock(paths), disk_errors(self.folder, lambda: 0):
             self._drop(hex_)
             # The manifest last: a crash between leaves a manifest without a model, which the next start removes.
             for path in (paths.model, paths.part, paths.unfinished_manifest):

@@ -45,6 +45,10 @@ class RevisionPaths:
         """The growing file."""
         return self.folder / f"{self.hex}.part"
 
+    @property
+    def lock(self) -> Path:
+        return self.folder / f"{self.hex}.lock"
+
 
 def revisions_named_in(folder: Path) -> list[str]:
     """The revisions (64 hexadecimal digits) that any of our files in the folder is named after, sorted."""

@@ -9,15 +9,16 @@ from typing import Self
 
 from deltaic.store.disk import disk_errors
 from deltaic.store.errors import StagingBusy
+from deltaic.store.places import RevisionPaths
 
 
 class RevisionLock:
     """Held from construction to `release`. Raises StagingBusy, DiskFull, DiskFailed."""
 
-    def __init__(self, folder: Path, hex_: str) -> None:
-        self._path = folder / f"{hex_}.lock"
-        with disk_errors(folder, lambda: 0):
-            self._descriptor = self._acquire(hex_)
+    def __init__(self, paths: RevisionPaths) -> None:
+        self._path = paths.lock
+        with disk_errors(paths.folder, lambda: 0):
+            self._descriptor = self._acquire(paths.hex)
 
     def _acquire(self, hex_: str) -> int:
         while True:

@@ -29,6 +29,17 @@ def read_complete(paths: RevisionPaths) -> Manifest | None:
     return manifest
 
 
+def is_settled(paths: RevisionPaths) -> bool:
+    """Whether `settle` would find nothing to do, so that nobody need be locked out to ask."""
+    if paths.unfinished_manifest.exists():
+        return False
+    if read_complete(paths) is not None:
+        return not paths.part.exists()
+    if paths.model.exists() or paths.manifest.exists():
+        return False
+    return paths.part.exists() or not paths.lock.exists()
+
+
 def settle(paths: RevisionPaths) -> Manifest | None:
     """Give a revision's files one meaning; its manifest when it is complete. The caller holds its lock.
 
