@@ -1,0 +1,63 @@
+"""Errors of transfer.
+
+DataLoss
+├── SourceLied            every source keeps sending bytes that do not match their digest
+└── BadFrame              a stream that breaks the contract: wrong order, too many bytes, a compression bomb
+NotFound
+└── SourceLacks           no source holds a chunk that the manifest names
+Unavailable
+└── LineLost              many attempts in a row brought nothing; what came before is kept
+Aborted
+└── FileChanged           the file is not what it was when its manifest was built
+InvalidArgument
+├── BadChannel            a channel whose parts contradict each other
+├── BadRange              a read that names nothing that can be sent
+└── BadWrite              a write whose frames do not make the blob that they name
+Unimplemented
+└── ReadOnlyNode          this node takes no writes
+"""
+
+from deltaic.errors import (
+    Aborted,
+    DataLoss,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    Unimplemented,
+)
+
+
+class SourceLied(DataLoss):
+    reason = "SOURCE_LIED"
+
+
+class BadFrame(DataLoss):
+    reason = "BAD_FRAME"
+
+
+class SourceLacks(NotFound):
+    reason = "SOURCE_LACKS_CHUNK"
+
+
+class LineLost(Unavailable):
+    reason = "LINE_LOST"
+
+
+class FileChanged(Aborted):
+    reason = "FILE_CHANGED"
+
+
+class BadChannel(InvalidArgument):
+    reason = "BAD_CHANNEL"
+
+
+class BadRange(InvalidArgument):
+    reason = "BAD_RANGE"
+
+
+class BadWrite(InvalidArgument):
+    reason = "BAD_WRITE"
+
+
+class ReadOnlyNode(Unimplemented):
+    reason = "READ_ONLY_NODE"

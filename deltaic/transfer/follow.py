@@ -1,0 +1,151 @@
+"""Following channels: the part of an edge or a device that keeps its models current.
+
+On start it serves what it holds, before upstream is asked anything. Then it watches, and for each channel fetches,
+commits and switches, while the old revision goes on serving. Offline is a normal state.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import grpc
+import structlog
+
+from deltaic.errors import DeltaicError
+from deltaic.names import ChannelName
+from deltaic.store.model_files import ModelFiles
+from deltaic.transfer.backoff import Retry
+from deltaic.transfer.channel_book import ChannelBook, ChannelState
+from deltaic.transfer.pursuit import Activate, Pursuit
+from deltaic.transfer.source import GrpcSource, Source
+from deltaic.transfer.threads import in_thread
+from deltaic.transfer.update import Obtainer
+from deltaic.transfer.watch import ChannelWatch
+from deltaic.v1 import fleet_pb2
+
+_log = structlog.get_logger(__name__)
+
+BOOK_NAME = "channels.json"
+
+
+class Follower:
+    """Follows `channels` of one upstream. Call `restore` once, then `follow` until the node stops; `run` does both."""
+
+    def __init__(
+        self,
+        channels: Sequence[ChannelName],
+        upstream: grpc.aio.Channel,
+        files: ModelFiles,
+        activate: Activate,
+        *,
+        data_dir: Path,
+        upstream_name: str,
+        on_state: Callable[[fleet_pb2.ModelState], None] | None = None,
+        sources: Sequence[Source] | None = None,
+        keep_previous: bool = True,
+        in_flight: int = 4,
+        retry: Retry | None = None,
+    ) -> None:
+        """`upstream_name` is for people ("center 10.0.0.1:7400"); chunks come from `sources`, by default upstream.
+
+        `activate` does the blue-green switch and may raise: then the old revision serves on and the switch is tried
+        again later. `on_state` is called at every change of phase and a few times a second while bytes arrive; it must
+        not raise. `keep_previous` leaves the revision that served before on disk, for a way back.
+        """
+        retry = retry or Retry()
+        self._files = files
+        self._book = ChannelBook(data_dir / BOOK_NAME, channels, keep_previous=keep_previous)
+        self._saving = asyncio.Lock()
+        self._obtainer = Obtainer(
+            files,
+            sources or [GrpcSource(upstream, upstream_name)],
+            upstream,
+            upstream_name,
+            in_flight=in_flight,
+            retry=retry,
+        )
+        self._pursuits = {
+            channel: Pursuit(
+                channel,
+                self._obtainer,
+                activate,
+                on_aim=self._aimed,
+                on_switched=self._switched,
+                on_state=on_state or (lambda _state: None),
+                retry=retry,
+            )
+            for channel in channels
+        }
+        self._watch = ChannelWatch(upstream, upstream_name, channels, self._heard, retry=retry)
+
+    @property
+    def online(self) -> bool:
+        """Whether upstream answered last."""
+        return self._watch.online
+
+    def states(self) -> list[fleet_pb2.ModelState]:
+        """Where each channel is, for a report; in the order in which they were given."""
+        return [pursuit.state() for pursuit in self._pursuits.values()]
+
+    def held(self) -> dict[ChannelName, ChannelState]:
+        """What serves on each channel; its file is complete here. Channels that serve nothing yet are left out."""
+        return {
+            channel: pursuit.serving
+            for channel, pursuit in self._pursuits.items()
+            if pursuit.serving is not None and self._files.path(pursuit.serving.revision.hex) is not None
+        }
+
+    async def run(self) -> None:
+        """Restore, then follow until cancelled."""
+        await self.restore()
+        await self.follow()
+
+    async def restore(self) -> None:
+        """Activate what was served before and is still whole on disk. Needs no network; returns when that serves."""
+        await in_thread(self._book.load)
+        for channel, pursuit in self._pursuits.items():
+            await pursuit.restore(self._book.records[channel].states())
+
+    async def follow(self) -> None:
+        """Keep every channel current until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch.run())
+            for pursuit in self._pursuits.values():
+                tasks.create_task(pursuit.run())
+
+    def _heard(self, state: ChannelState) -> None:
+        self._pursuits[state.channel].aim(state)
+
+    async def _aimed(self, state: ChannelState) -> None:
+        self._book.aim(state)
+        await self._save()
+
+    async def _switched(self, state: ChannelState) -> None:
+        self._book.switched(state)
+        await self._save()
+        await self._remove_unneeded()
+
+    async def _save(self) -> None:
+        """A book that cannot be written (a full disk) stops no update; it is tried again with the next change."""
+        async with self._saving:
+            try:
+                await in_thread(self._book.save, self._book.serialise())
+            except (OSError, DeltaicError) as error:
+                _log.error(
+                    "channels.not_saved", error=str(error), hint="after a restart the node may serve an older revision"
+                )
+
+    async def _remove_unneeded(self) -> None:
+        removed = False
+        for revision_hex in self._book.unneeded():
+            try:
+                await in_thread(self._files.remove, revision_hex)
+            except DeltaicError as error:
+                _log.warning("follow.not_removed", revision=f"sha256:{revision_hex}", error=error.message)
+                continue
+            self._book.forget(revision_hex)
+            self._obtainer.removed(revision_hex)
+            removed = True
+            _log.info("follow.removed", revision=f"sha256:{revision_hex}")
+        if removed:
+            await self._save()

@@ -1,0 +1,163 @@
+"""Where chunks come from. A source is asked for ranges and streams their bytes; they are believed once they are hashed.
+
+`GrpcSource` reads another node's ContentService; `ReaderSource` reads a store of this node, so that a center
+materialises its own models by the same road.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+
+from deltaic.rpc.channel import MAX_FRAME_BYTES
+from deltaic.rpc.status import from_rpc_error
+from deltaic.store.reading import ChunkReader
+from deltaic.transfer.compression import Expander
+from deltaic.transfer.errors import BadFrame, LineLost
+from deltaic.transfer.threads import in_thread
+from deltaic.v1 import content_pb2, content_pb2_grpc
+from deltaic.weights.digest import Digest
+
+MAX_RANGES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRange:
+    """The bytes of a blob from `offset` (uncompressed bytes) to its end."""
+
+    digest: Digest
+    offset: int = 0
+
+    @property
+    def length(self) -> int:
+        """Bytes that are to come."""
+        return self.digest.size - self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some bytes of one range, in order, decompressed but not yet hashed."""
+
+    index: int
+    """Which of the ranges asked for."""
+    data: bytes
+    wire_bytes: int
+    """What they took on the line: the frame's payload as it was sent."""
+    end: bool
+    """Nothing more comes of this range."""
+
+
+class Source(Protocol):
+    """Streams ranges in the order asked."""
+
+    @property
+    def name(self) -> str:
+        """For people, for example "edge 127.0.0.1:7410"."""
+
+    def read(self, ranges: Sequence[WantedRange]) -> AsyncGenerator[Piece, None]:
+        """At most 1,000 ranges. Raises Unavailable when cut, NotFound, DataLoss (which the source found itself)."""
+
+
+class GrpcSource:
+    """Another node's ContentService."""
+
+    def __init__(
+        self, channel: grpc.aio.Channel, name: str, *, timeout: float = 300.0, idle_timeout: float = 30.0
+    ) -> None:
+        """`timeout` bounds one call, `idle_timeout` the wait for its next frame, both in seconds."""
+        self._stub = content_pb2_grpc.ContentServiceStub(channel)
+        self._name = name
+        self._timeout = timeout
+        self._idle_timeout = idle_timeout
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def read(self, ranges: Sequence[WantedRange]) -> AsyncGenerator[Piece, None]:
+        order = _Order(ranges, self._name)
+        async with aclosing(self._frames(_request(ranges))) as frames:
+            async for frame in frames:
+                yield await order.accept(frame)
+        order.finish()
+
+    async def _frames(self, request: content_pb2.ReadRequest) -> AsyncGenerator[content_pb2.ReadResponse, None]:
+        call = self._stub.Read(request, timeout=self._timeout)
+        frames = aiter(call)
+        try:
+            while True:
+                async with asyncio.timeout(self._idle_timeout):
+                    frame = await anext(frames, None)
+                if frame is None:
+                    return
+                yield frame
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._name) from error
+        except TimeoutError:
+            raise LineLost(f"{self._name} sent nothing for {self._idle_timeout:g} seconds") from None
+        finally:
+            call.cancel()
+
+
+class ReaderSource:
+    """A store of this node, for example the center's chunks."""
+
+    def __init__(self, reader: ChunkReader, name: str) -> None:
+        self._reader = reader
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def read(self, ranges: Sequence[WantedRange]) -> AsyncGenerator[Piece, None]:
+        for index, wanted in enumerate(ranges):
+            data = await self._reader.read(wanted.digest, wanted.offset)
+            yield Piece(index, data, len(data), end=True)
+
+
+def _request(ranges: Sequence[WantedRange]) -> content_pb2.ReadRequest:
+    return content_pb2.ReadRequest(
+        ranges=[content_pb2.ReadRange(digest=each.digest.to_proto(), offset=each.offset) for each in ranges],
+        accept_encodings=[content_pb2.ENCODING_IDENTITY, content_pb2.ENCODING_ZSTD],
+    )
+
+
+class _Order:
+    """Holds a stream to the contract: ranges in order, frames of at most 1 MiB, never more bytes than asked for."""
+
+    def __init__(self, ranges: Sequence[WantedRange], name: str) -> None:
+        self._ranges = ranges
+        self._name = name
+        self._index = 0
+        self._received = 0
+        self._expander: Expander | None = None
+
+    async def accept(self, frame: content_pb2.ReadResponse) -> Piece:
+        """Raises BadFrame."""
+        if self._index >= len(self._ranges) or frame.range_index != self._index or len(frame.data) > MAX_FRAME_BYTES:
+            raise BadFrame(f"{self._name} sent a frame that was not asked for")
+        data = await self._decode(frame)
+        self._received += len(data)
+        wanted = self._ranges[self._index].length
+        if self._received > wanted or (frame.end_of_range and self._received < wanted):
+            raise BadFrame(f"{self._name} sent {self._received} bytes of a range of {wanted}")
+        piece = Piece(self._index, data, len(frame.data), frame.end_of_range)
+        if frame.end_of_range:
+            self._index, self._received, self._expander = self._index + 1, 0, None
+        return piece
+
+    async def _decode(self, frame: content_pb2.ReadResponse) -> bytes:
+        if frame.encoding != content_pb2.ENCODING_ZSTD:
+            return frame.data
+        if self._expander is None:
+            self._expander = Expander(self._ranges[self._index].length)
+        return await in_thread(self._expander.expand, frame.data)
+
+    def finish(self) -> None:
+        """Raises LineLost when the stream ended early."""
+        if self._index < len(self._ranges):
+            raise LineLost(f"{self._name} ended the stream after {self._index} of {len(self._ranges)} blobs")

@@ -1,0 +1,230 @@
+"""Following a channel over a real line: update, offline, restart, repair, supersede, failure."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from line import Line
+from transfer_nodes import Registry, connected, serving, stored
+
+from deltaic.names import ChannelName
+from deltaic.store.model_files import ModelFiles
+from deltaic.transfer.backoff import Retry
+from deltaic.transfer.channel_book import ChannelState
+from deltaic.transfer.follow import Follower
+from deltaic.v1 import fleet_pb2
+from deltaic.weights.manifest import Manifest
+
+STABLE = ChannelName("tiny", "stable")
+QUICK = Retry(failures=4, first_delay=0.01, longest_delay=0.05)
+Phase = fleet_pb2.ModelState.Phase
+
+
+class Node:
+    """A follower and what it was told to activate."""
+
+    def __init__(self, folder: Path, channel: Any, **options: Any) -> None:
+        self.folder = folder
+        self.files = ModelFiles(folder / "models")
+        self.activated: list[tuple[str, bytes]] = []
+        self.states: list[fleet_pb2.ModelState] = []
+        self.refuse: set[str] = set()
+        self.follower = Follower(
+            [STABLE],
+            channel,
+            self.files,
+            self.activate,
+            data_dir=folder,
+            upstream_name="center",
+            on_state=self.states.append,
+            retry=QUICK,
+            **options,
+        )
+
+    async def activate(self, state: ChannelState, path: Path, manifest: Manifest) -> None:
+        if manifest.revision in self.refuse:
+            raise RuntimeError("the worker died while warming")
+        self.activated.append((state.revision.revision, path.read_bytes()))
+
+    @property
+    def phase(self) -> int:
+        return self.follower.states()[0].phase
+
+    def serves(self, manifest: Manifest) -> bool:
+        held = self.follower.held().get(STABLE)
+        return held is not None and held.revision.revision == manifest.revision and self.phase == Phase.PHASE_READY
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Node"]:
+        task = asyncio.create_task(self.follower.run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def versions(tiny_gguf: Callable[..., Path]) -> tuple[Path, Path, Path]:
+    """Version 2 has one tensor changed, version 3 the chat template too."""
+    one = tiny_gguf("model.gguf", ballast=6 << 20)
+    two = tiny_gguf("model.gguf", ballast=6 << 20, changed=["blk.0.attn_q.weight"])
+    three = tiny_gguf("model.gguf", ballast=6 << 20, changed=["blk.0.attn_q.weight"], chat_template="{{ messages }}")
+    return one, two, three
+
+
+async def test_a_moved_channel_is_fetched_switched_to_and_reported(tmp_path: Path, versions: Any) -> None:
+    store, [one, two, three] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            await until(lambda: node.serves(one))
+            await registry.move(STABLE, two)
+            await until(lambda: node.serves(two))
+            await registry.move(STABLE, three)
+            await until(lambda: node.serves(three))
+            state = node.follower.states()[0]
+    assert [revision for revision, _ in node.activated] == [one.revision, two.revision, three.revision]
+    assert [content for _, content in node.activated] == [path.read_bytes() for path in versions]
+    assert state.target_revision == state.serving_revision == f"models/tiny/revisions/{three.revision}"
+    assert state.progress.full_bytes == three.size
+    assert state.progress.reused_bytes > 0.99 * three.size
+    assert 0 < state.progress.wire_bytes < 0.01 * three.size
+    assert state.progress.fetch_seconds > 0
+    assert {Phase.PHASE_FETCHING, Phase.PHASE_LOADING, Phase.PHASE_READY} <= {each.phase for each in node.states}
+    assert registry.plans_asked == 3
+
+
+async def test_only_the_previous_revision_stays_beside_the_serving_one(tmp_path: Path, versions: Any) -> None:
+    store, manifests = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            for manifest in manifests:
+                await registry.move(STABLE, manifest)
+                await until(lambda m=manifest: node.serves(m))
+            kept = sorted([manifests[1].revision, manifests[2].revision])
+            await until(lambda: [each.revision for each in node.files.revisions()] == kept)
+
+
+async def test_a_restart_without_upstream_serves_what_is_held(tmp_path: Path, versions: Any) -> None:
+    store, [one, *_] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server:
+        port = server.port
+        async with connected(port) as channel, Node(tmp_path / "edge", channel).running() as node:
+            await until(lambda: node.serves(one))
+    async with connected(port) as channel:
+        again = Node(tmp_path / "edge", channel)
+        with structlog.testing.capture_logs() as logs:
+            async with again.running():
+                await until(lambda: again.serves(one))
+                await asyncio.sleep(0.5)
+    assert again.activated == [(one.revision, versions[0].read_bytes())]
+    assert [log["event"] for log in logs].count("watch.line_down") == 1, "offline is said once"
+
+
+async def test_a_node_catches_up_when_the_line_is_back(tmp_path: Path, versions: Any) -> None:
+    store, [one, two, _] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server, Line(server.port) as line, connected(line.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            await until(lambda: node.serves(one))
+            with structlog.testing.capture_logs() as logs:
+                line.take_down()
+                await until(lambda: not node.follower.online)
+                await registry.move(STABLE, two)
+                await asyncio.sleep(0.3)
+                assert node.serves(one)
+                line.bring_back()
+                await until(lambda: node.serves(two))
+    events = [log["event"] for log in logs]
+    assert events.count("watch.line_down") == events.count("watch.line_back") == 1
+
+
+async def test_a_flipped_byte_in_the_held_file_is_found_at_start_and_only_its_chunk_is_fetched(
+    tmp_path: Path, versions: Any
+) -> None:
+    store, [one, *_] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            await until(lambda: node.serves(one))
+        file = node.files.path(one.digest.hex)
+        assert file is not None
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        again = Node(tmp_path / "edge", channel)
+        await again.follower.restore()
+        assert again.activated == [], "a damaged file is not served"
+        async with again.running():
+            await until(lambda: again.serves(one))
+            progress = again.follower.states()[0].progress
+    assert again.activated == [(one.revision, versions[0].read_bytes())]
+    assert progress.wire_bytes < 5 << 20
+
+
+async def test_the_newest_word_wins_over_a_fetch_in_progress(tmp_path: Path, versions: Any) -> None:
+    store, [one, two, _] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server:
+        async with Line(server.port, bytes_per_second=2_000_000) as line, connected(line.port) as channel:
+            async with Node(tmp_path / "edge", channel).running() as node:
+                await until(lambda: node.follower.states()[0].progress.fetched_bytes > 100_000)
+                await registry.move(STABLE, two)
+                await until(lambda: node.follower.states()[0].target_revision.endswith(two.revision))
+                line.bytes_per_second = 0
+                await until(lambda: node.serves(two))
+                await until(lambda: node.files.unfinished() == [])
+    assert [revision for revision, _ in node.activated] == [two.revision]
+
+
+async def test_a_failed_switch_keeps_the_old_revision_and_is_tried_again(
+    tmp_path: Path, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deltaic.transfer.pursuit._FIRST_DELAY_SECONDS", 0.05)
+    store, [one, two, _] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        node = Node(tmp_path / "edge", channel)
+        node.refuse.add(two.revision)
+        async with node.running():
+            await until(lambda: node.serves(one))
+            await registry.move(STABLE, two)
+            await until(lambda: node.phase == Phase.PHASE_FAILED)
+            state = node.follower.states()[0]
+            assert state.serving_revision.endswith(one.revision)
+            assert state.target_revision.endswith(two.revision)
+            assert "the worker died" in state.detail
+            assert node.follower.held()[STABLE].revision.revision == one.revision
+            node.refuse.clear()
+            await until(lambda: node.serves(two))
+
+
+async def test_a_channel_that_turns_back_is_a_switch_without_a_fetch(tmp_path: Path, versions: Any) -> None:
+    store, [one, two, _] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            for manifest in (one, two, one):
+                await registry.move(STABLE, manifest)
+                await until(lambda m=manifest: node.serves(m))
+            assert node.follower.states()[0].progress.wire_bytes == 0
+    assert [revision for revision, _ in node.activated] == [one.revision, two.revision, one.revision]
