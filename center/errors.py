@@ -15,7 +15,6 @@ AlreadyExists
 FailedPrecondition
 ├── BlobsMissing          the manifest, or chunks that it names, are not stored here
 ├── SensitiveNotAllowed   a sensitive prompt came here, where it must not be seen
-├── DataFolderUnusable    the data folder cannot be made, written or locked
 └── DatabaseUnusable      the catalog cannot be opened, or is newer than this software
 Aborted
 └── StaleEtag             the channel moved since the caller read it
@@ -86,10 +85,6 @@ class BlobsMissing(FailedPrecondition):
 
 class SensitiveNotAllowed(FailedPrecondition):
     reason = "SENSITIVE_NOT_ALLOWED"
-
-
-class DataFolderUnusable(FailedPrecondition):
-    reason = "DATA_FOLDER_UNUSABLE"
 
 
 class DatabaseUnusable(FailedPrecondition):

@@ -1,0 +1,126 @@
+"""The center's parts, constructed and wired: the only place that knows all of them."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from center.audit_log import AuditLog
+from center.audit_servicer import AuditServicer
+from center.catalog import Catalog
+from center.config import CenterSettings
+from center.database import Database
+from center.fleet import Fleet
+from center.fleet_servicer import FleetServicer
+from center.hot import HotModels
+from center.inference_servicer import InferenceServicer
+from center.manifests import Manifests
+from center.publishing import Publisher, TrialLoad
+from center.registry_servicer import RegistryServicer
+from center.shelf import Shelf
+from center.trial import WorkerTrial
+from center.watch import WatchHub
+from deltaic.engine.host import ModelHost
+from deltaic.rpc.server import Server
+from deltaic.runtime.data_folder import own_data_folder, runtime_folder
+from deltaic.store.addresses import open_chunk_store
+from deltaic.store.chunk_store import ObjectChunkStore
+from deltaic.store.model_files import ModelFiles
+from deltaic.transfer.content_servicer import ContentServicer
+from deltaic.transfer.threads import in_thread
+from deltaic.v1 import audit_pb2_grpc, content_pb2_grpc, fleet_pb2_grpc, inference_pb2_grpc, registry_pb2_grpc
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the servicers are given."""
+
+    database: Database
+    catalog: Catalog
+    chunks: ObjectChunkStore
+    manifests: Manifests
+    publisher: Publisher
+    hot: HotModels
+    hub: WatchHub
+
+
+class Center:
+    """One center. Enter `running()` once."""
+
+    def __init__(self, settings: CenterSettings, *, trial_load: TrialLoad | None = None) -> None:
+        """`trial_load` None loads every published file once in a worker process."""
+        self._settings = settings
+        self._trial_load = trial_load
+        self.name = settings.name or f"center@{socket.gethostname()}"
+        self.address = settings.listen
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Center"]:
+        """Serve until the block ends; `address` is then where it listens.
+
+        Raises DataFolderUnusable, DatabaseUnusable, BadStoreAddress, DiskFull, DiskFailed, PortInUse.
+        """
+        async with AsyncExitStack() as stack:
+            parts = await self._open(stack)
+            server = Server(self._settings.listen)
+            _register(server, parts)
+            await stack.enter_async_context(server.running(grace=self._settings.grace))
+            # Entered last, left first: watches would otherwise use up the grace of everybody else.
+            stack.callback(parts.hub.close)
+            self.address = f"{self._settings.listen.rpartition(':')[0]}:{server.port}"
+            models, revisions = await in_thread(parts.catalog.counts)
+            _log.info("center.ready", listen=self.address, node=self.name, models=models, revisions=revisions)
+            yield self
+
+    async def _open(self, stack: AsyncExitStack) -> _Parts:
+        settings = self._settings
+        folder = stack.enter_context(own_data_folder(settings.data_dir, "center"))
+        run_dir = runtime_folder(folder)
+        database = await in_thread(Database.open, settings.database_url)
+        stack.callback(database.close)
+        chunks = await in_thread(open_chunk_store, settings.chunks_address)
+        catalog, manifests = Catalog(database), Manifests(chunks)
+        shelf = await in_thread(_open_shelf, folder / "models", chunks, settings.cache_bytes)
+        trial_load = self._trial_load or WorkerTrial(run_dir, settings.engine, self.name)
+        host = ModelHost(run_dir, settings.engine, self.name, "center", log_level=settings.log_level)
+        hot = HotModels(host, shelf, manifests, settings.hot_bytes)
+        stack.push_async_callback(hot.close)
+        publisher = Publisher(catalog, chunks, manifests, shelf, trial_load)
+        return _Parts(database, catalog, chunks, manifests, publisher, hot, WatchHub())
+
+
+def _open_shelf(folder: Path, chunks: ObjectChunkStore, cache_bytes: int) -> Shelf:
+    return Shelf(ModelFiles(folder), chunks, cache_bytes)
+
+
+def _register(server: Server, parts: _Parts) -> None:
+    server.add(
+        content_pb2_grpc.add_ContentServiceServicer_to_server,
+        ContentServicer(parts.chunks, parts.chunks),
+        "deltaic.v1.ContentService",
+    )
+    server.add(
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server,
+        RegistryServicer(parts.catalog, parts.publisher, parts.manifests, parts.hub),
+        "deltaic.v1.RegistryService",
+    )
+    server.add(
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server,
+        InferenceServicer(parts.catalog, parts.hot),
+        "deltaic.v1.InferenceService",
+    )
+    server.add(
+        fleet_pb2_grpc.add_FleetServiceServicer_to_server,
+        FleetServicer(Fleet(parts.database)),
+        "deltaic.v1.FleetService",
+    )
+    server.add(
+        audit_pb2_grpc.add_AuditServiceServicer_to_server,
+        AuditServicer(AuditLog(parts.database)),
+        "deltaic.v1.AuditService",
+    )

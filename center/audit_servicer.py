@@ -1,0 +1,32 @@
+"""AuditService: messages to the audit log and back. Nothing is written through it."""
+
+# ruff: noqa: ARG002  # gRPC passes a context to every method
+
+from typing import Any
+
+import grpc
+
+from center.audit_log import AuditLog
+from deltaic.transfer.threads import in_thread
+from deltaic.v1 import audit_pb2, audit_pb2_grpc
+
+
+class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
+    """Stateless but for what it is given."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self._log = log
+
+    async def ListEntries(
+        self, request: audit_pb2.ListEntriesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> audit_pb2.ListEntriesResponse:
+        page = await in_thread(self._log.list_entries, request.page_size, request.page_token)
+        return audit_pb2.ListEntriesResponse(
+            entries=[entry.to_proto() for entry in page.items], next_page_token=page.next_token
+        )
+
+    async def ProveEntry(
+        self, request: audit_pb2.ProveEntryRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> audit_pb2.ProveEntryResponse:
+        chain = await in_thread(self._log.prove, request.sequence, request.head_sequence)
+        return audit_pb2.ProveEntryResponse(chain=[entry.to_proto() for entry in chain])

@@ -1,0 +1,51 @@
+"""Settings of the center."""
+
+from pathlib import Path
+
+from pydantic import ByteSize, Field
+from pydantic_settings import SettingsConfigDict
+
+from deltaic.engine.settings import EngineSettings
+from deltaic.runtime.settings import NodeSettings, default_data_dir
+
+
+def _below_xdg_data_home() -> Path:
+    return default_data_dir("center")
+
+
+class CenterSettings(NodeSettings):
+    """Keep the library of models: accept revisions, move channels, serve chunks, answer what edges pass on."""
+
+    model_config = SettingsConfigDict(env_prefix="DELTAIC_CENTER_")
+
+    listen: str = Field("127.0.0.1:7400", description="Address to listen on, HOST:PORT; port 0 takes a free one.")
+    data_dir: Path = Field(
+        default_factory=_below_xdg_data_home,
+        description="Folder of everything that this center keeps; one center at a time uses it.",
+    )
+    chunks: str = Field(
+        "",
+        description="Where chunks rest: a folder, file:///FOLDER, s3://BUCKET/PREFIX, gs:// or az://; "
+        "by default DATA_DIR/chunks.",
+    )
+    database: str = Field(
+        "", description="SQLAlchemy URL of the catalog; by default SQLite in DATA_DIR/center.db.", repr=False
+    )
+    hot_bytes: ByteSize = Field(
+        ByteSize(4 << 30), gt=0, description="Bytes of models kept loaded to answer what edges pass on, like 4GiB."
+    )
+    cache_bytes: ByteSize = Field(
+        ByteSize(16 << 30),
+        ge=0,
+        description="Bytes of whole model files kept in DATA_DIR/models, made from chunks, beside those in use.",
+    )
+    grace: float = Field(5.0, ge=0, description="Seconds that calls have to finish when the center stops.")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="Workers that answer.")
+
+    @property
+    def chunks_address(self) -> str:
+        return self.chunks or str(self.data_dir / "chunks")
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data_dir / 'center.db'}"

@@ -1,0 +1,140 @@
+"""RegistryService: messages to the catalog and the publisher, and back."""
+
+# ruff: noqa: ARG002  # gRPC passes a context to every method
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import structlog
+
+from center.catalog import Catalog
+from center.errors import BadRequest, UnknownModel, UnknownRevision
+from center.manifests import Manifests
+from center.publishing import Order, Publisher
+from center.records import Revision
+from center.watch import WatchHub
+from deltaic.errors import DeltaicError
+from deltaic.names import ChannelName, ModelName, RevisionName
+from deltaic.rpc.context import caller
+from deltaic.transfer.planning import plan_update
+from deltaic.transfer.threads import in_thread
+from deltaic.v1 import registry_pb2, registry_pb2_grpc
+from deltaic.weights.digest import Digest
+from deltaic.weights.manifest import Manifest
+
+_log = structlog.get_logger(__name__)
+
+MAX_HELD = 100
+MAX_WATCHED = 1_000
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
+    """Stateless but for what it is given."""
+
+    def __init__(self, catalog: Catalog, publisher: Publisher, manifests: Manifests, hub: WatchHub) -> None:
+        self._catalog = catalog
+        self._publisher = publisher
+        self._manifests = manifests
+        self._hub = hub
+
+    async def PublishRevision(
+        self, request: registry_pb2.PublishRevisionRequest, context: Context
+    ) -> registry_pb2.PublishRevisionResponse:
+        order = Order.of(
+            request_id=request.request_id,
+            model=request.model,
+            manifest=Digest.from_proto(request.manifest),
+            description=request.description,
+            actor=caller().name,
+        )
+        published = await self._publisher.publish(order)
+        return registry_pb2.PublishRevisionResponse(revision=published.to_proto())
+
+    async def GetRevision(
+        self, request: registry_pb2.GetRevisionRequest, context: Context
+    ) -> registry_pb2.GetRevisionResponse:
+        found = await in_thread(self._catalog.revision, RevisionName.parse(request.name))
+        return registry_pb2.GetRevisionResponse(revision=found.to_proto())
+
+    async def ListRevisions(
+        self, request: registry_pb2.ListRevisionsRequest, context: Context
+    ) -> registry_pb2.ListRevisionsResponse:
+        model = ModelName.parse(request.model)
+        page = await in_thread(self._catalog.list_revisions, model, request.page_size, request.page_token)
+        return registry_pb2.ListRevisionsResponse(
+            revisions=[each.to_proto() for each in page.items], next_page_token=page.next_token
+        )
+
+    async def GetChannel(
+        self, request: registry_pb2.GetChannelRequest, context: Context
+    ) -> registry_pb2.GetChannelResponse:
+        found = await in_thread(self._catalog.channel, ChannelName.parse(request.name))
+        return registry_pb2.GetChannelResponse(channel=found.to_proto())
+
+    async def ListChannels(
+        self, request: registry_pb2.ListChannelsRequest, context: Context
+    ) -> registry_pb2.ListChannelsResponse:
+        model = ModelName.parse(request.model) if request.model else None
+        page = await in_thread(self._catalog.list_channels, model, request.page_size, request.page_token)
+        return registry_pb2.ListChannelsResponse(
+            channels=[each.to_proto() for each in page.items], next_page_token=page.next_token
+        )
+
+    async def SetChannel(
+        self, request: registry_pb2.SetChannelRequest, context: Context
+    ) -> registry_pb2.SetChannelResponse:
+        name, revision = ChannelName.parse(request.name), RevisionName.parse(request.revision)
+        actor = caller().name
+        moved = await in_thread(self._catalog.set_channel, name, revision, etag=request.etag, actor=actor)
+        self._hub.announce(moved)
+        _log.info("channel.set", channel=str(name), revision=str(moved.revision.name), actor=actor)
+        return registry_pb2.SetChannelResponse(channel=moved.to_proto())
+
+    async def WatchChannels(
+        self, request: registry_pb2.WatchChannelsRequest, context: Context
+    ) -> AsyncIterator[registry_pb2.WatchChannelsResponse]:
+        if len(request.names) > MAX_WATCHED:
+            raise BadRequest(
+                f"a watch of {len(request.names)} channels", hint=f"name at most {MAX_WATCHED}, or none for all"
+            )
+        names = [ChannelName.parse(name) for name in request.names]
+        with self._hub.watching(names) as watcher:
+            for present in await in_thread(self._catalog.channels, names):
+                watcher.offer(present)
+            async for channel in watcher.states():
+                yield registry_pb2.WatchChannelsResponse(channel=channel.to_proto())
+
+    async def PlanUpdate(
+        self, request: registry_pb2.PlanUpdateRequest, context: Context
+    ) -> registry_pb2.PlanUpdateResponse:
+        if len(request.have) > MAX_HELD:
+            raise BadRequest(f"{len(request.have)} revisions held", hint=f"name at most {MAX_HELD}")
+        want = RevisionName.parse(request.want)
+        names = {name.revision: name for name in map(RevisionName.parse, request.have)}
+        wanted = await in_thread(self._catalog.revision, want)
+        manifest = await self._manifest(wanted)
+        held = [found for name in names.values() if (found := await self._held(name))]
+        plan = await in_thread(plan_update, manifest, held)
+        return registry_pb2.PlanUpdateResponse(
+            revision=wanted.to_proto(),
+            reuse_from=[str(names[revision]) for revision in plan.reuse_from],
+            reuse_bytes=plan.reuse_bytes,
+            fetch_bytes=plan.fetch_bytes,
+            fetch_chunks=plan.fetch_chunks,
+        )
+
+    async def _held(self, name: RevisionName) -> Manifest | None:
+        """A plan can do without a held revision that is unknown here, or whose manifest cannot be read."""
+        try:
+            return await self._manifest(await in_thread(self._catalog.revision, name))
+        except (UnknownModel, UnknownRevision):
+            return None
+        except DeltaicError as error:
+            _log.warning("plan.held_left_out", revision=str(name), message=error.message)
+            return None
+
+    async def _manifest(self, revision: Revision) -> Manifest:
+        return await self._manifests.get(Digest.parse(revision.name.revision, revision.manifest_bytes))
