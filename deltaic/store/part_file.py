@@ -25,6 +25,8 @@ class PartFile:
     The descriptor is closed only when no thread uses it: the number of a closed one may already name another file.
     """
 
+    _closed = True
+
     def __init__(self, path: Path, size: int) -> None:
         """Open or create. A file of another size is cut or grown. Raises OSError."""
         self.path = path
@@ -36,7 +38,7 @@ class PartFile:
         try:
             self.restore_size()
         except BaseException:
-            os.close(self._descriptor)
+            self.close()
             raise
 
     @contextmanager
@@ -113,6 +115,11 @@ class PartFile:
             self._closed = True
             self._idle.wait_for(lambda: self._users == 0)
         os.close(self._descriptor)
+
+    def __del__(self) -> None:
+        # A thread in the middle of a call holds a reference, so whoever drops the last one is alone.
+        if not self._closed:
+            self.close()
 
 
 class _Zeros:

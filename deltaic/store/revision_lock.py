@@ -15,6 +15,8 @@ from deltaic.store.places import RevisionPaths
 class RevisionLock:
     """Held from construction to `release`. Raises StagingBusy, DiskFull, DiskFailed."""
 
+    _descriptor = -1
+
     def __init__(self, paths: RevisionPaths) -> None:
         self._path = paths.lock
         with disk_errors(paths.folder, lambda: 0):
@@ -41,9 +43,14 @@ class RevisionLock:
     def release(self) -> None:
         """Let others in. Releasing twice is nothing."""
         if self._descriptor >= 0:
-            self._path.unlink(missing_ok=True)
+            if _is_same_file(self._descriptor, self._path):
+                self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def __del__(self) -> None:
+        # A cancelled task may drop a staging that a thread has just opened for it: nobody is left to release this.
+        self.release()
 
     def __enter__(self) -> Self:
         return self

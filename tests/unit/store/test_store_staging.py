@@ -1,6 +1,7 @@
 """Staging: a file grows from verified chunks only, goes on where it stopped, and appears whole."""
 
 import errno
+import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -226,6 +227,44 @@ def test_a_staging_that_failed_to_open_leaves_no_lock(files, model):
     _part(files, model).rmdir()
     files.stage(model.manifest).close()
     assert not (files.folder / f"{model.hex}.lock").exists()
+
+
+def test_a_staging_that_everybody_forgot_lets_go(files, model):
+    staging = files.stage(model.manifest)
+    staging.write(model.largest, model.bytes_of(model.largest.digest))
+    del staging
+    gc.collect()
+    assert not (files.folder / f"{model.hex}.lock").exists()
+    with files.stage(model.manifest) as again:
+        assert model.largest.digest not in {chunk.digest for chunk in again.missing}
+
+
+def test_commit_flushes_the_file_then_the_manifest_and_only_then_gives_the_file_its_name(files, model, monkeypatch):
+    steps: list[str] = []
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def name_of(descriptor: int) -> str:
+        return Path(f"/proc/self/fd/{descriptor}").readlink().name.replace(model.hex, "x")
+
+    def renaming(call):
+        def noted(source: Path, target: Path) -> None:
+            steps.append(f"{source.name} to {target.name}".replace(model.hex, "x"))
+            call(source, target)
+
+        return noted
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (steps.append(name_of(descriptor)), fsync(descriptor)))
+    monkeypatch.setattr(os, "rename", renaming(rename))
+    monkeypatch.setattr(os, "replace", renaming(replace))
+    model.commit_into(files)
+    assert steps == [
+        "x.part",
+        "x.manifest.tmp",
+        "x.manifest.tmp to x.manifest",
+        "models",
+        "x.part to x.gguf",
+        "models",
+    ]
 
 
 def test_two_revisions_are_staged_side_by_side(files, make_model):
