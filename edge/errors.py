@@ -3,39 +3,50 @@
 InvalidArgument
 └── BadPage               a page size or page token that this node never gave
 FailedPrecondition
-├── DataFolderInUse       another process works in the data folder
 └── SensitiveNotAllowed   a request labelled sensitive arrived at a node that may not see it
 NotFound
-└── NotMirrored           a channel, model or revision that this edge does not hold
+└── NotHeldHere           a channel, model or revision that this edge does not hold
 ResourceExhausted
 └── HotSetFull            the memory budget is taken by models that are pinned or in use
+Unimplemented
+└── OnlyAtCenter          a call that changes the library; an edge mirrors its reading half
 Unavailable
 ├── CenterUnreachable     only the center could answer, and the line is cut
 ├── EdgeStopping          this edge shuts down: ask again
 └── IndexUnreachable      the index does not answer at start
+DeadlineExceeded
+└── NoTimeLeft            the deadline passed before anything could begin
 """
 
-from deltaic.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from deltaic.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+)
 
 
 class BadPage(InvalidArgument):
     reason = "BAD_PAGE"
 
 
-class DataFolderInUse(FailedPrecondition):
-    reason = "DATA_FOLDER_IN_USE"
-
-
 class SensitiveNotAllowed(FailedPrecondition):
     reason = "SENSITIVE_NOT_ALLOWED"
 
 
-class NotMirrored(NotFound):
+class NotHeldHere(NotFound):
     reason = "NOT_HELD_HERE"
 
 
 class HotSetFull(ResourceExhausted):
     reason = "HOT_SET_FULL"
+
+
+class OnlyAtCenter(Unimplemented):
+    reason = "ONLY_AT_CENTER"
 
 
 class CenterUnreachable(Unavailable):
@@ -48,3 +59,7 @@ class EdgeStopping(Unavailable):
 
 class IndexUnreachable(Unavailable):
     reason = "INDEX_UNREACHABLE"
+
+
+class NoTimeLeft(DeadlineExceeded):
+    reason = "DEADLINE_EXCEEDED"

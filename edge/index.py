@@ -75,16 +75,11 @@ class Keys:
 class Index:
     """Mirrors one node into the index while `running()`."""
 
-    def __init__(
-        self, url: str, keys: Keys, entry: Callable[[], NodeEntry], statistics: RequestStatistics, *, restarts: bool
-    ) -> None:
-        """`entry` gives the truth at the moment of a write; `restarts` says that we start the server ourselves.
-
-        Raises IndexUnreachable for a URL that cannot be one of a Redis server.
-        """
-        self._shown = "the embedded Valkey" if restarts else _without_secrets(url)
+    def __init__(self, url: str, keys: Keys, statistics: RequestStatistics, *, embedded: bool = False) -> None:
+        """`embedded` says that the server at `url` is ours. Raises IndexUnreachable for a URL that no server has."""
+        self._shown = "the embedded Valkey" if embedded else _without_secrets(url)
         self._keys = keys
-        self._entry = entry
+        self._entry: Callable[[], NodeEntry] = NodeEntry
         self._statistics = statistics
         self._started = time.time()
         self._changed = asyncio.Event()
@@ -103,8 +98,12 @@ class Index:
             raise IndexUnreachable(f"not the address of a Redis server: {self._shown}: {error}", hint=_HINT) from None
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Index"]:
-        """Write at once, at every change and every RECONCILE_SECONDS. Raises IndexUnreachable at start only."""
+    async def running(self, entry: Callable[[], NodeEntry]) -> AsyncIterator["Index"]:
+        """Write at once, at every change and every RECONCILE_SECONDS; `entry` gives the truth at that moment.
+
+        Raises IndexUnreachable, at start only.
+        """
+        self._entry = entry
         try:
             await self._check()
             mirror = asyncio.create_task(self._mirror(), name="index-mirror")
@@ -137,7 +136,7 @@ class Index:
             async with asyncio.timeout(_START_SECONDS):
                 await self._client.ping()
         except _FAILURES as error:
-            cause = str(error) or type(error).__name__
+            cause = str(error).rstrip(".") or type(error).__name__
             raise IndexUnreachable(f"the index at {self._shown} does not answer: {cause}", hint=_HINT) from None
 
     async def _mirror(self) -> None:

@@ -6,13 +6,12 @@ import sys
 
 import pytest
 
-from edge.data_folder import own_data_folder, runtime_folder
-from edge.errors import DataFolderInUse
+from deltaic.runtime.data_folder import DataFolderUnusable, own_data_folder, runtime_folder
 
 HOLD = """
 import pathlib, sys
-from edge.data_folder import own_data_folder
-with own_data_folder(pathlib.Path(sys.argv[1])):
+from deltaic.runtime.data_folder import own_data_folder
+with own_data_folder(pathlib.Path(sys.argv[1]), "edge"):
     print("mine", flush=True)
     sys.stdin.read()
 """
@@ -20,9 +19,9 @@ with own_data_folder(pathlib.Path(sys.argv[1])):
 
 def test_a_second_edge_is_told_who_has_the_folder(tmp_path):
     with (
-        own_data_folder(tmp_path / "edge") as folder,
-        pytest.raises(DataFolderInUse, match=f"process {os.getpid()}"),
-        own_data_folder(folder),
+        own_data_folder(tmp_path / "edge", "edge") as folder,
+        pytest.raises(DataFolderUnusable, match=f"process {os.getpid()}"),
+        own_data_folder(folder, "edge"),
     ):
         pytest.fail("two edges own one folder")
 
@@ -33,18 +32,18 @@ def test_the_folder_is_free_again_when_the_owner_is_killed(tmp_path):
     ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "mine\n"
-        with pytest.raises(DataFolderInUse), own_data_folder(tmp_path):
+        with pytest.raises(DataFolderUnusable), own_data_folder(tmp_path, "edge"):
             pytest.fail("two edges own one folder")
         owner.kill()
-    with own_data_folder(tmp_path) as folder:
+    with own_data_folder(tmp_path, "edge") as folder:
         assert folder == tmp_path
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with (
-        pytest.raises(DataFolderInUse, match="cannot use the data folder"),
-        own_data_folder(tmp_path / "file" / "edge"),
+        pytest.raises(DataFolderUnusable, match="cannot use the data folder"),
+        own_data_folder(tmp_path / "file" / "edge", "edge"),
     ):
         pytest.fail("a folder inside a file")
 

@@ -41,10 +41,8 @@ async def server(tmp_path):
         yield valkey
 
 
-def make(
-    url: str, *, keys: Keys = KEYS, entry: NodeEntry = ENTRY, statistics: RequestStatistics | None = None
-) -> Index:
-    return Index(url, keys, lambda: entry, statistics or RequestStatistics(), restarts=False)
+def mirrored(url: str, *, keys: Keys = KEYS, statistics: RequestStatistics | None = None):
+    return Index(url, keys, statistics or RequestStatistics()).running(lambda: ENTRY)
 
 
 async def until(condition, seconds: float = 10.0) -> None:
@@ -55,7 +53,7 @@ async def until(condition, seconds: float = 10.0) -> None:
 
 
 async def test_the_index_shows_what_the_node_holds_serves_and_uses(server):
-    async with make(server.url).running(), Redis.from_url(server.url, decode_responses=True) as redis:
+    async with mirrored(server.url), Redis.from_url(server.url, decode_responses=True) as redis:
         await until(lambda: redis.exists(KEYS.of_node()))
         assert await redis.smembers(KEYS.of_node("held")) == {REVISION}
         assert await redis.hgetall(KEYS.of_node("serving")) == {REVISION: "models/assistant/channels/stable"}
@@ -67,7 +65,7 @@ async def test_the_index_shows_what_the_node_holds_serves_and_uses(server):
 async def test_a_change_is_written_long_before_the_next_reconcile(server, monkeypatch):
     monkeypatch.setattr(index_module, "RECONCILE_SECONDS", 60)
     statistics = RequestStatistics()
-    async with make(server.url, statistics=statistics).running() as index, Redis.from_url(server.url) as redis:
+    async with mirrored(server.url, statistics=statistics) as index, Redis.from_url(server.url) as redis:
         await until(lambda: redis.exists(KEYS.of_node()))
         statistics.record("assistant", Outcome.ANSWERED)
         minute = next(iter(statistics._buckets)).minute
@@ -81,7 +79,7 @@ async def test_everything_comes_back_after_a_flush_counts_included(server):
     statistics = RequestStatistics()
     statistics.record("assistant", Outcome.ANSWERED)
     minute = next(iter(statistics._buckets)).minute
-    async with make(server.url, statistics=statistics).running(), Redis.from_url(server.url) as redis:
+    async with mirrored(server.url, statistics=statistics), Redis.from_url(server.url) as redis:
         await until(lambda: redis.exists(KEYS.requests("assistant", minute)))
         before = sorted(await redis.keys("*"))
         await redis.flushall()
@@ -97,9 +95,9 @@ async def test_neighbours_are_the_other_nodes_that_answer_for_a_model(server):
     other = Keys("hospital", "edge@two")
     elsewhere = Keys("bank", "edge@three")
     async with (
-        make(server.url).running() as one,
-        make(server.url, keys=other).running(),
-        make(server.url, keys=elsewhere).running(),
+        mirrored(server.url) as one,
+        mirrored(server.url, keys=other),
+        mirrored(server.url, keys=elsewhere),
     ):
 
         async def seen() -> bool:
@@ -111,14 +109,14 @@ async def test_neighbours_are_the_other_nodes_that_answer_for_a_model(server):
 
 async def test_a_node_that_stops_in_order_withdraws_what_it_said(server):
     async with Redis.from_url(server.url) as redis:
-        async with make(server.url).running():
+        async with mirrored(server.url):
             await until(lambda: redis.exists(KEYS.of_node()))
         assert await redis.keys("*node:*") == []
         assert await redis.zcard(KEYS.holders("assistant")) == 0
 
 
 async def test_garbage_under_our_keys_is_replaced_or_survived(server):
-    async with make(server.url).running() as index, Redis.from_url(server.url) as redis:
+    async with mirrored(server.url) as index, Redis.from_url(server.url) as redis:
         await until(lambda: redis.exists(KEYS.of_node()))
         await redis.set(KEYS.of_node("held"), b"\xff\xfe")
         await redis.set(KEYS.holders("assistant"), "not a sorted set")
@@ -131,7 +129,7 @@ async def test_garbage_under_our_keys_is_replaced_or_survived(server):
 
 
 async def test_a_server_that_stops_answering_costs_a_read_fifty_milliseconds(server):
-    async with make(server.url).running() as index:
+    async with mirrored(server.url) as index:
         assert server.pid is not None
         os.kill(server.pid, signal.SIGSTOP)
         try:
@@ -145,7 +143,7 @@ async def test_a_server_that_stops_answering_costs_a_read_fifty_milliseconds(ser
 
 async def test_a_killed_embedded_server_is_started_again_and_filled(server):
     with capture_logs() as logs:
-        async with make(server.url).running(), Redis.from_url(server.url) as redis:
+        async with mirrored(server.url), Redis.from_url(server.url) as redis:
             await until(lambda: redis.exists(KEYS.of_node()))
             first = server.pid
             os.kill(first, signal.SIGKILL)
@@ -166,7 +164,7 @@ async def test_an_external_server_that_dies_is_said_once_and_so_is_its_return(tm
     external = start_external(port)
     try:
         with capture_logs() as logs:
-            async with make(url).running():
+            async with mirrored(url):
                 external.kill()
                 external.wait()
                 await until(said(logs, "index.lost"))
@@ -183,7 +181,7 @@ async def test_an_external_server_that_dies_is_said_once_and_so_is_its_return(tm
 
 async def test_a_url_that_does_not_answer_is_one_clear_error_without_its_password():
     with pytest.raises(IndexUnreachable) as caught:
-        async with make(f"redis://user:secret@127.0.0.1:{free_port()}/0").running():
+        async with mirrored(f"redis://user:secret@127.0.0.1:{free_port()}/0"):
             pytest.fail("an index that is not there")
     message = str(caught.value)
     assert "does not answer" in message
@@ -194,7 +192,7 @@ async def test_a_url_that_does_not_answer_is_one_clear_error_without_its_passwor
 
 def test_an_address_of_something_else_is_refused():
     with pytest.raises(IndexUnreachable, match="not the address of a Redis server"):
-        make("http://127.0.0.1:80")
+        Index("http://127.0.0.1:80", KEYS, RequestStatistics())
 
 
 def test_the_embedded_server_dies_with_a_killed_edge(tmp_path):

@@ -1,0 +1,205 @@
+"""The wiring of an edge: the only place where its parts are made and the only one that opens channels."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from deltaic.engine.host import ModelHost
+from deltaic.rpc.channel import open_channel
+from deltaic.rpc.server import Server
+from deltaic.runtime.data_folder import own_data_folder, runtime_folder
+from deltaic.store.model_files import ModelFiles
+from deltaic.transfer.channel_book import ChannelBook, ChannelState
+from deltaic.transfer.content_servicer import ContentServicer
+from deltaic.transfer.follow import BOOK_NAME, Follower
+from deltaic.v1 import content_pb2_grpc, fleet_pb2, fleet_pb2_grpc, inference_pb2_grpc, registry_pb2_grpc
+from deltaic.weights.manifest import Manifest
+from edge.answer import Answers
+from edge.center_line import CenterLine
+from edge.config import EdgeSettings
+from edge.embedded_valkey import EmbeddedValkey
+from edge.fleet import Fleet
+from edge.fleet_servicer import FleetServicer
+from edge.hot_set import HotSet
+from edge.index import Index, Keys, NodeEntry
+from edge.inference_servicer import InferenceServicer
+from edge.mirror import Mirror
+from edge.mirror_servicer import MirrorServicer
+from edge.reporting import Reporter, own_report
+from edge.statistics import RequestStatistics
+
+_log = structlog.get_logger(__name__)
+
+_INFERENCE = "deltaic.v1.InferenceService"
+_CONTENT = "deltaic.v1.ContentService"
+_REGISTRY = "deltaic.v1.RegistryService"
+_FLEET = "deltaic.v1.FleetService"
+
+
+class Edge:
+    """One edge. `async with Edge(settings).running() as edge` serves until the context ends."""
+
+    def __init__(self, settings: EdgeSettings) -> None:
+        self.settings = settings
+        self.node = settings.name or f"edge@{socket.gethostname()}"
+        self.port = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Edge"]:
+        """Serve what is held, then follow the center, which need not be there.
+
+        Raises DataFolderUnusable, DiskFailed, IndexUnreachable, PortInUse.
+        """
+        settings = self.settings
+        async with AsyncExitStack() as stack:
+            folder = stack.enter_context(own_data_folder(settings.data_dir, "edge"))
+            run = runtime_folder(folder)
+            # Two connections: a model coming in does not hold up an answer.
+            bulk = await stack.enter_async_context(_channel(settings.center, self.node))
+            calls = await stack.enter_async_context(_channel(settings.center, self.node))
+            files = await asyncio.to_thread(ModelFiles, folder / "models")
+            host = ModelHost(run, settings.engine, self.node, "edge", log_level=settings.log_level)
+            stack.push_async_callback(host.close)
+            valkey = None if settings.index_url else EmbeddedValkey(run)
+            parts = _Parts(settings, self.node, folder, files, host, bulk, calls, valkey)
+            stack.push_async_callback(parts.hot_set.close)
+            if valkey is not None:
+                await stack.enter_async_context(valkey.running())
+            await stack.enter_async_context(parts.index.running(parts.entry))
+            await stack.enter_async_context(parts.server.running(grace=settings.drain_seconds, serving=False))
+            self.port = parts.server.port
+            await stack.enter_async_context(parts.following())
+            self._say_ready(parts)
+            yield self
+
+    def _say_ready(self, parts: "_Parts") -> None:
+        _log.info(
+            "edge.ready",
+            node=self.node,
+            listen=self.settings.listen,
+            port=self.port,
+            center=self.settings.center,
+            channels=self.settings.channels,
+            serving={key: str(revision) for key, revision in parts.hot_set.keys().items()},
+        )
+
+
+class _Parts:
+    """All parts of a running edge, and what they tell each other."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        node: str,
+        folder: Path,
+        files: ModelFiles,
+        host: ModelHost,
+        bulk: grpc.aio.Channel,
+        calls: grpc.aio.Channel,
+        valkey: EmbeddedValkey | None,
+    ) -> None:
+        self._node = node
+        self._folder = folder
+        self._followed = settings.followed
+        center = f"center {settings.center}"
+        self._statistics = RequestStatistics()
+        index_url = valkey.url if valkey else settings.index_url
+        self.index = Index(index_url, Keys(settings.branch, node), self._statistics, embedded=valkey is not None)
+        self.hot_set = HotSet(host, files, settings.hot_bytes, on_change=self.index.changed)
+        self._follower = Follower(
+            self._followed,
+            bulk,
+            files,
+            self._activate,
+            data_dir=folder,
+            upstream_name=center,
+            on_state=lambda _state: self._moved(),
+        )
+        self._mirror = Mirror(files, self._follower.held)
+        self._reporter = Reporter(calls, center, every=settings.report_seconds)
+        self._fleet = Fleet(node, self._report, self._reporter.changed)
+        answers = Answers(self.hot_set, self._mirror, CenterLine(calls, center), self.index, self._statistics)
+        self.server = Server(settings.listen)
+        for register, servicer, service in (
+            (
+                inference_pb2_grpc.add_InferenceServiceServicer_to_server,
+                InferenceServicer(answers, host, settings.request_seconds),
+                _INFERENCE,
+            ),
+            (content_pb2_grpc.add_ContentServiceServicer_to_server, ContentServicer(files, None), _CONTENT),
+            (
+                registry_pb2_grpc.add_RegistryServiceServicer_to_server,
+                MirrorServicer(self._mirror, settings.center),
+                _REGISTRY,
+            ),
+            (fleet_pb2_grpc.add_FleetServiceServicer_to_server, FleetServicer(self._fleet), _FLEET),
+        ):
+            self.server.add(register, servicer, service)
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Serve what is held, keep it current, and report, until the context ends."""
+        await self.server.set_serving(True, ["", _CONTENT, _REGISTRY, _FLEET])
+        book = ChannelBook(self._folder / BOOK_NAME, self._followed)
+        await asyncio.to_thread(book.load)
+        for record in book.records.values():
+            self._mirror.learn(record.states())
+        if not self._followed:
+            await self.server.set_serving(True, [_INFERENCE])
+        await self._follower.restore()
+        async with _beside(self._follower.follow(), self._reporter.run(self._fleet.reports)):
+            try:
+                yield
+            finally:
+                await self.server.set_serving(False)
+                self._mirror.close()
+
+    def entry(self) -> NodeEntry:
+        """What the index shows of this edge."""
+        keys = self.hot_set.keys()
+        return NodeEntry(
+            held=frozenset(revision.name for revision in self._mirror.revisions()),
+            serving={str(revision): key for key, revision in keys.items()},
+            leases={str(revision): count for revision, count in self.hot_set.leases().items()},
+            models=frozenset(revision.model for revision in keys.values()),
+        )
+
+    async def _activate(self, state: ChannelState, path: Path, manifest: Manifest) -> None:
+        await self.hot_set.pin(state.channel, state.revision, path, manifest.size)
+        await self.server.set_serving(True, [_INFERENCE])
+
+    def _moved(self) -> None:
+        """A channel is in another phase, or an update has come further."""
+        self._mirror.changed()
+        self._reporter.changed()
+        self.index.changed()
+
+    def _report(self) -> fleet_pb2.NodeReport:
+        return own_report(self._node, self._follower.states(), self._statistics.totals())
+
+
+@asynccontextmanager
+async def _channel(target: str, node: str) -> AsyncIterator[grpc.aio.Channel]:
+    channel = open_channel(target, node=node)
+    try:
+        yield channel
+    finally:
+        await channel.close()
+
+
+@asynccontextmanager
+async def _beside(*endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run these until the context ends. One that fails takes the node with it: it must not go on half alive."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in endless]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -1,0 +1,71 @@
+"""Settings of an edge: flags, DELTAIC_EDGE_ variables, a TOML file."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import ByteSize, Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from deltaic.engine.settings import EngineSettings
+from deltaic.names import ChannelName
+from deltaic.runtime.settings import NodeSettings, default_data_dir
+
+_INDEX_SCHEMES = ("redis", "rediss", "unix")
+
+
+class EdgeSettings(NodeSettings):
+    """Serve a branch: follow channels, answer from memory, feed the branch's devices, go on without the center."""
+
+    model_config = SettingsConfigDict(env_prefix="DELTAIC_EDGE_")
+
+    listen: str = Field("127.0.0.1:7410", description="Address to listen on, HOST:PORT; port 0 takes a free one.")
+    data_dir: Path = Field(
+        default_factory=lambda: default_data_dir("edge"),
+        description="Folder of the model files that this edge keeps; one edge at a time uses it.",
+    )
+    center: str = Field("127.0.0.1:7400", description="The center that models come from: HOST:PORT.")
+    channels: list[str] = Field(
+        default_factory=list,
+        description="Channels to follow, MODEL/CHANNEL; their models stay loaded, others are asked of the center.",
+    )
+    branch: str = Field("branch", description="Name that the edges of one branch share in their index.")
+    index_url: str = Field(
+        "",
+        description="Redis or Valkey server of the branch, like redis://HOST:6379/0 (rediss:// for TLS, unix:// for a "
+        "socket); empty starts an embedded Valkey. It only speeds things up: losing it loses nothing.",
+        repr=False,
+    )
+    hot_bytes: ByteSize = Field(
+        ByteSize(4 << 30),
+        gt=0,
+        description="Bytes of memory for loaded models, like 4GiB. Models of followed channels are loaded even beyond "
+        "it; of the others, the least recently used make room.",
+    )
+    request_seconds: float = Field(120.0, gt=0, description="Deadline of a request that comes without one.")
+    report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the center: counts, no content.")
+    drain_seconds: float = Field(10.0, ge=0, description="Seconds that running answers have when the edge stops.")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="How models answer.")
+
+    @field_validator("channels")
+    @classmethod
+    def _channels_have_names(cls, channels: list[str]) -> list[str]:
+        return list(dict.fromkeys(str(ChannelName.parse(channel)) for channel in channels))
+
+    @field_validator("branch")
+    @classmethod
+    def _branch_is_a_word(cls, branch: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", branch):
+            raise ValueError("1 to 63 of letters, digits, '.', '_' and '-'")
+        return branch
+
+    @field_validator("index_url")
+    @classmethod
+    def _index_is_a_redis_server(cls, url: str) -> str:
+        if url and urlsplit(url).scheme not in _INDEX_SCHEMES:
+            raise ValueError("write redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH, or leave it empty")
+        return url
+
+    @property
+    def followed(self) -> tuple[ChannelName, ...]:
+        return tuple(ChannelName.parse(channel) for channel in self.channels)

@@ -1,0 +1,58 @@
+"""InferenceService of the edge: messages in, domain calls, messages out."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from deltaic.engine.host import ModelHost, Served
+from deltaic.names import ChannelName, parse_target
+from deltaic.v1 import inference_pb2, inference_pb2_grpc
+from edge.answer import Answers
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
+    """Stateless but for what it is given."""
+
+    def __init__(self, answers: Answers, host: ModelHost, default_seconds: float) -> None:
+        """`default_seconds` is the deadline of a call that came without one."""
+        self._answers = answers
+        self._host = host
+        self._default_seconds = default_seconds
+
+    async def Generate(
+        self, request: inference_pb2.GenerateRequest, context: _Context
+    ) -> AsyncIterator[inference_pb2.GenerateResponse]:
+        async with aclosing(self._answers.generate(request, self._seconds(context))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def CountTokens(
+        self, request: inference_pb2.CountTokensRequest, context: _Context
+    ) -> inference_pb2.CountTokensResponse:
+        return await self._answers.count_tokens(request, self._seconds(context))
+
+    async def ListModels(
+        self,
+        request: inference_pb2.ListModelsRequest,  # noqa: ARG002  # gRPC passes both
+        context: _Context,  # noqa: ARG002
+    ) -> inference_pb2.ListModelsResponse:
+        served = sorted(self._host.serving(), key=lambda one: (one.revision.model, one.key))
+        return inference_pb2.ListModelsResponse(models=[_shown(one) for one in served])
+
+    def _seconds(self, context: _Context) -> float:
+        remaining = context.time_remaining()
+        return self._default_seconds if remaining is None else remaining
+
+
+def _shown(served: Served) -> inference_pb2.ServedModel:
+    is_channel = isinstance(parse_target(served.key), ChannelName)
+    return inference_pb2.ServedModel(
+        model=str(served.revision.of_model),
+        channel=served.key if is_channel else "",
+        revision=str(served.revision),
+        context_tokens=served.context_tokens,
+    )

@@ -1,0 +1,82 @@
+"""Reports to the center: this edge's own and its devices', at every change and every few seconds. Never content."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+
+import grpc
+import structlog
+
+from deltaic.rpc.status import from_rpc_error
+from deltaic.v1 import fleet_pb2, fleet_pb2_grpc, inference_pb2
+
+_log = structlog.get_logger(__name__)
+
+_TIMEOUT_SECONDS = 5.0
+_COALESCE_SECONDS = 0.2
+_BATCH = 1_000
+"""Reports in one call: about a tenth of what fits into one message."""
+
+
+def own_report(
+    node: str, models: Iterable[fleet_pb2.ModelState], requests: fleet_pb2.RequestCounts
+) -> fleet_pb2.NodeReport:
+    """The report of an edge at this moment; channels that were never heard of are left out."""
+    report = fleet_pb2.NodeReport(
+        node=node,
+        role=inference_pb2.NODE_ROLE_EDGE,
+        version=version("deltaic"),
+        models=[state for state in models if state.phase != fleet_pb2.ModelState.PHASE_UNSPECIFIED],
+        requests=requests,
+    )
+    report.time.GetCurrentTime()
+    return report
+
+
+class Reporter:
+    """Sends reports until cancelled. A cut line is normal: it is said once, and once that it is back."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        center: str,
+        *,
+        every: float,
+    ) -> None:
+        """`center` is for people; `every` is in seconds."""
+        self._stub: fleet_pb2_grpc.FleetServiceAsyncStub = fleet_pb2_grpc.FleetServiceStub(channel)
+        self._center = center
+        self._every = every
+        self._changed = asyncio.Event()
+        self._delivered = True
+
+    def changed(self) -> None:
+        """There is news: send soon."""
+        self._changed.set()
+
+    async def run(self, reports: Callable[[], list[fleet_pb2.NodeReport]]) -> None:
+        """Report until cancelled; `reports` gives what there is to send, the sender's own first."""
+        while True:
+            self._changed.clear()
+            await self._deliver(reports())
+            await asyncio.sleep(min(_COALESCE_SECONDS, self._every))
+            try:
+                async with asyncio.timeout(self._every):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _deliver(self, reports: list[fleet_pb2.NodeReport]) -> None:
+        try:
+            for start in range(0, len(reports), _BATCH):
+                request = fleet_pb2.ReportRequest(reports=reports[start : start + _BATCH])
+                await self._stub.Report(request, timeout=_TIMEOUT_SECONDS)
+        except grpc.RpcError as failure:
+            error = from_rpc_error(failure, self._center)
+            if self._delivered:
+                _log.info("report.not_delivered", code=error.code, error=error.message)
+            self._delivered = False
+        else:
+            if not self._delivered:
+                _log.info("report.delivered_again", center=self._center)
+            self._delivered = True

@@ -1,0 +1,80 @@
+"""Where a request is answered. Pure: facts in, a decision out; nothing is asked and nothing is waited for.
+
+    labelled sensitive          Refuse          it should not have come here; a device answers such requests itself
+    loaded                      Local           the worker of a followed channel, or of a revision
+    complete on disk            LoadThenLocal   the first request for it pays for the load
+    otherwise, line up          Escalate        the center has every model
+    otherwise, line cut         Refuse          say what is missing, at once
+
+Neighbours of the branch will come between LoadThenLocal and Escalate, by expected time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deltaic.errors import DeltaicError
+from deltaic.names import ChannelName, RevisionName
+from deltaic.v1 import inference_pb2
+from edge.errors import CenterUnreachable, SensitiveNotAllowed
+
+Target = ChannelName | RevisionName
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Answer with the worker that serves `key`, a channel or a revision."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadThenLocal:
+    """Load this revision from disk, then answer with it."""
+
+    revision: RevisionName
+
+
+@dataclass(frozen=True, slots=True)
+class Escalate:
+    """Pass the request on to the center."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Nobody can or may answer."""
+
+    error: DeltaicError
+
+
+Route = Local | LoadThenLocal | Escalate | Refuse
+
+
+def decide(
+    target: Target,
+    sensitivity: "inference_pb2.Sensitivity.ValueType",
+    *,
+    loaded: Callable[[str], bool],
+    held: Callable[[Target], RevisionName | None],
+    line_up: bool,
+) -> Route:
+    """`loaded` says whether a key has a worker, `held` which complete revision a target means on this disk."""
+    if sensitivity == inference_pb2.SENSITIVITY_SENSITIVE:
+        error = SensitiveNotAllowed(
+            "a request labelled sensitive must not leave its device",
+            hint="send it to the device's own address, or label it public if it is",
+        )
+        return Refuse(error)
+    if loaded(str(target)):
+        return Local(str(target))
+    if (revision := held(target)) is not None:
+        return LoadThenLocal(revision)
+    return Escalate() if line_up else Refuse(line_cut(target))
+
+
+def line_cut(target: Target) -> CenterUnreachable:
+    """What a caller is told when only the center could answer."""
+    return CenterUnreachable(
+        f"{target} is only at the center and the line is cut",
+        hint="ask again when the line is back, or let this edge follow its channel (--channels)",
+        model=str(target.of_model),
+    )
