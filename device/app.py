@@ -124,10 +124,15 @@ async def _channel(target: str, node: str) -> AsyncIterator[grpc.aio.Channel]:
 @asynccontextmanager
 async def _beside(*endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run these until the context ends. One that fails takes the node with it: it must not go on half alive."""
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(each) for each in endless]
         try:
             yield
+        except Exception as error:  # noqa: BLE001  # raised again below: a group would wrap it
+            failure = error
         finally:
             for task in tasks:
                 task.cancel()
+    if failure is not None:
+        raise failure

@@ -17,7 +17,7 @@ from device.errors import ListensToNetwork
 
 
 class DeviceSettings(NodeSettings):
-    """Everything an operator may choose about a device."""
+    """Answer on this machine, with models that are kept current from an edge; let out only what is public."""
 
     model_config = SettingsConfigDict(env_prefix="DELTAIC_DEVICE_")
 
@@ -29,7 +29,8 @@ class DeviceSettings(NodeSettings):
         description="Listen on an address that other machines reach; their prompts then cross the network in clear.",
     )
     data_dir: Path = Field(
-        default_factory=lambda: default_data_dir("device"), description="Where models and the decision log are kept."
+        default_factory=lambda: default_data_dir("device"),
+        description="Folder of everything that this device keeps, models and decision log; one device at a time uses it.",
     )
     upstream: str = Field("127.0.0.1:7410", description="The edge (or center) that models come from: HOST:PORT.")
     channels: list[str] = Field(

@@ -35,12 +35,15 @@ class Edge(inference_pb2_grpc.InferenceServiceServicer):
         self.completes = completes
         self.asked: list[inference_pb2.GenerateRequest] = []
         self.ids: list[str] = []
+        self.nodes: list[str] = []
         self.cancelled = asyncio.Event()
         self.finished = asyncio.Event()
 
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[inference_pb2.GenerateResponse]:
         self.asked.append(request)
-        self.ids.append(request_id())
+        metadata = dict(context.invocation_metadata())
+        self.ids.append(metadata.get("x-request-id", ""))
+        self.nodes.append(metadata.get("x-node", ""))
         try:
             for step in self.script:
                 if isinstance(step, Exception):
@@ -166,7 +169,7 @@ async def test_the_request_id_travels_and_stays_bound_here() -> None:
     edge = Edge("a")
     async with linked(edge) as uplink:
         await text_of(uplink.generate(outbound(), 5.0))
-        assert edge.ids == ["ab" * 16]
+    assert (edge.ids, edge.nodes) == (["ab" * 16], ["device@test"])
 
 
 async def test_a_request_id_with_words_in_it_does_not_travel() -> None:
@@ -175,8 +178,9 @@ async def test_a_request_id_with_words_in_it_does_not_travel() -> None:
         enter_call("patient-li-wei", Identity("teller", frozenset()))
         await text_of(uplink.generate(outbound(), 5.0))
         assert request_id() == "patient-li-wei"
-    assert edge.ids != ["patient-li-wei"]
-    assert travelling_id(edge.ids[0]) == edge.ids[0]
+    (travelled,) = edge.ids
+    assert len(travelled) == 32
+    assert travelling_id(travelled) == travelled
 
 
 @pytest.mark.parametrize("plain", ["0" * 32, "6ba7b810-9dad-11d1-80b4-00c04fd430c8"])

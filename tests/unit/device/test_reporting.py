@@ -1,0 +1,99 @@
+"""Reports of a device: sent at once, at every change and now and then; a cut line is not an event each time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from deltaic.rpc.channel import open_channel
+from deltaic.rpc.server import Server
+from deltaic.v1 import fleet_pb2, fleet_pb2_grpc, inference_pb2
+from device.reporting import Reporter
+
+STATE = fleet_pb2.ModelState(channel="models/m/channels/stable", phase=fleet_pb2.ModelState.PHASE_READY)
+
+
+class Fleet(fleet_pb2_grpc.FleetServiceServicer):
+    def __init__(self) -> None:
+        self.reports: list[fleet_pb2.NodeReport] = []
+        self.came = asyncio.Condition()
+
+    async def Report(self, request: Any, context: Any) -> fleet_pb2.ReportResponse:
+        async with self.came:
+            self.reports.extend(request.reports)
+            self.came.notify_all()
+        return fleet_pb2.ReportResponse()
+
+    async def count(self, wanted: int) -> None:
+        async with asyncio.timeout(5), self.came:
+            await self.came.wait_for(lambda: len(self.reports) >= wanted)
+
+
+@asynccontextmanager
+async def reporting(port: int, every: float, changed: asyncio.Event) -> AsyncIterator[asyncio.Task[None]]:
+    channel = open_channel(f"127.0.0.1:{port}", node="device@test")
+    counts = iter(range(1, 1000))
+    reporter = Reporter(
+        channel,
+        "upstream edge",
+        node="device@test",
+        every=every,
+        changed=changed,
+        models=lambda: [STATE],
+        counts=lambda: fleet_pb2.RequestCounts(answered=next(counts)),
+    )
+    task = asyncio.create_task(reporter.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await channel.close()
+
+
+@asynccontextmanager
+async def fleet() -> AsyncIterator[tuple[Fleet, int]]:
+    server, servicer = Server("127.0.0.1:0"), Fleet()
+    server.add(fleet_pb2_grpc.add_FleetServiceServicer_to_server, servicer, "deltaic.v1.FleetService")
+    async with server.running(grace=0.1):
+        yield servicer, server.port
+
+
+async def test_a_report_says_who_and_what_and_how_many() -> None:
+    async with fleet() as (heard, port), reporting(port, 60.0, asyncio.Event()):
+        await heard.count(1)
+    (report,) = heard.reports
+    assert (report.node, report.role) == ("device@test", inference_pb2.NODE_ROLE_DEVICE)
+    assert list(report.models) == [STATE]
+    assert report.requests.answered == 1
+    assert report.version
+    assert report.time.seconds > 1_700_000_000
+
+
+async def test_reports_come_again_and_again() -> None:
+    async with fleet() as (heard, port), reporting(port, 0.02, asyncio.Event()):
+        await heard.count(3)
+    assert [report.requests.answered for report in heard.reports[:3]] == [1, 2, 3]
+
+
+async def test_a_change_is_reported_without_waiting() -> None:
+    changed = asyncio.Event()
+    async with fleet() as (heard, port), reporting(port, 60.0, changed):
+        await heard.count(1)
+        changed.set()
+        await heard.count(2)
+
+
+@pytest.mark.timeout(30)
+async def test_a_line_that_stays_cut_is_logged_once_and_ends_nothing() -> None:
+    with capture_logs() as logs:
+        async with reporting(9, 0.01, asyncio.Event()) as task:
+            async with asyncio.timeout(20):
+                while sum(log["event"] == "report.not_delivered" for log in logs) < 1:
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.5)
+            assert not task.done()
+    assert [log["event"] for log in logs].count("report.not_delivered") == 1
