@@ -1,0 +1,71 @@
+"""A request handed to a leased worker, and what a worker's end means to its caller."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+
+from deltaic.engine.errors import OutOfTime, WorkerDied, WorkerStopping
+from deltaic.engine.supervisor import Worker
+from deltaic.errors import DeltaicError
+from deltaic.names import RevisionName
+from deltaic.rpc.status import RemoteError, from_rpc_error
+from deltaic.v1 import inference_pb2, inference_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedWorker:
+    """A worker that is not stopped before the lease ends."""
+
+    worker: Worker
+    revision: RevisionName
+
+    @property
+    def stub(self) -> "inference_pb2_grpc.InferenceServiceAsyncStub":
+        """Raises WorkerRestarting when the process has just died; `Worker.ready` waits instead."""
+        return self.worker.stub()
+
+
+async def generate(
+    leased: LeasedWorker, request: inference_pb2.GenerateRequest, remaining: float
+) -> AsyncIterator[inference_pb2.GenerateResponse]:
+    """Stream the worker's answer within `remaining` seconds.
+
+    Raises WorkerDied, WorkerRestarting, WorkerStopping, OutOfTime, and what the worker itself refuses with.
+    """
+    stub = await leased.worker.ready(remaining)
+    call = stub.Generate(request, timeout=remaining)
+    try:
+        async for response in call:
+            yield response
+    except grpc.RpcError as error:
+        raise await _meaning(error, leased) from None
+    finally:
+        call.cancel()
+
+
+async def count_tokens(
+    leased: LeasedWorker, request: inference_pb2.CountTokensRequest, remaining: float
+) -> inference_pb2.CountTokensResponse:
+    """The length of a prompt for the leased model. Raises as `generate` does."""
+    stub = await leased.worker.ready(remaining)
+    try:
+        return await stub.CountTokens(request, timeout=remaining)
+    except grpc.RpcError as error:
+        raise await _meaning(error, leased) from None
+
+
+async def _meaning(error: grpc.RpcError, leased: LeasedWorker) -> DeltaicError:
+    """What a failed call to a worker means; a lost connection is a dead worker, since both are on one machine."""
+    known = from_rpc_error(error, f"the worker for {leased.revision.of_model}")
+    if not isinstance(known, RemoteError):
+        return known
+    if known.reason in ("UNREACHABLE", "CANCELLED"):
+        again = {"hint": "send the request again", "revision": str(leased.revision)}
+        if leased.worker.stopping:
+            return WorkerStopping("the worker was stopped before the answer was complete", **again)
+        await leased.worker.notice_death()
+        return WorkerDied("the worker died while it answered", **again)
+    if known.reason == "DEADLINE_EXCEEDED":
+        return OutOfTime("the deadline passed before the answer was complete")
+    return known

@@ -1,0 +1,47 @@
+"""What an operator may choose about answering. The same values reach the worker process as flags."""
+
+import os
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_MOST_THREADS = 8
+
+
+class EngineSettings(BaseModel):
+    """Settings of every worker that a node starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slots: int = Field(4, ge=1, le=64, description="Requests that one worker answers at the same time.")
+    context_tokens: int = Field(
+        2048, ge=64, description="Tokens of one request, prompt and answer together; at most what the model knows."
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="Threads of one worker; 0 takes every core it may run on, at most 8."
+    )
+    queue: int = Field(64, ge=0, description="Requests that may wait for a slot before further ones are refused.")
+    gpu_layers: int = Field(0, ge=-1, description="Layers of the model to put on a GPU; -1 is all of them.")
+    prefill_chunk: int = Field(
+        128, ge=1, le=2048, description="Prompt tokens read in one step; smaller lets other answers flow more evenly."
+    )
+    start_timeout: float = Field(60.0, gt=0, description="Seconds for a worker to load its model and decode a token.")
+    drain_timeout: float = Field(30.0, ge=0, description="Seconds that running answers have when a worker is replaced.")
+
+    @property
+    def batch_tokens(self) -> int:
+        """Most tokens of one decode call: one for each slot beside one chunk of prompts. llama.cpp aborts above it."""
+        return self.slots + self.prefill_chunk
+
+    def resolved_threads(self) -> int:
+        """`threads`, or the cores that this process may run on, at most 8.
+
+        One worker answers at a time on most nodes, and decoding a small model gains nothing from more than 8 threads.
+        A node that keeps several models hot sets `threads` itself.
+        """
+        return self.threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+
+    def flags(self) -> list[str]:
+        """These settings as flags of `python -m deltaic.engine.worker`."""
+        return [
+            part for name, value in self.model_dump().items() for part in (f"--{name.replace('_', '-')}", str(value))
+        ]

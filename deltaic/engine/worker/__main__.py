@@ -1,0 +1,103 @@
+"""`python -m deltaic.engine.worker`: serve one model on a Unix socket until SIGTERM or the parent's end.
+
+Started by `deltaic.engine.supervisor`, not by people. Exit status 0 after SIGTERM, 1 when the model cannot be served.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from deltaic.engine.settings import EngineSettings
+from deltaic.engine.worker.executor import Executor
+from deltaic.engine.worker.inference_servicer import ROLES, InferenceServicer, Origin
+from deltaic.engine.worker.process_limits import die_with_parent, leave_no_core
+from deltaic.errors import DeltaicError
+from deltaic.names import RevisionName
+from deltaic.rpc.server import Server
+from deltaic.runtime.logs import configure_logs
+from deltaic.v1 import inference_pb2_grpc
+
+_log = structlog.get_logger(__name__)
+_SERVICE = "deltaic.v1.InferenceService"
+_STOP_GRACE = 2.0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve; the exit status."""
+    arguments = _parse(argv)
+    configure_logs(arguments.log_level, json=True)
+    # A call that is cut off at the end is no error; every other exception of a handler is answered and logged by ours.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
+    leave_no_core()
+    try:
+        if arguments.parent:
+            die_with_parent(arguments.parent)
+        asyncio.run(_serve(arguments))
+    except DeltaicError as error:
+        _log.error("worker.failed", message=error.message, hint=error.hint)  # one line, no traceback
+        return 1
+    except Exception as error:  # noqa: BLE001  # the supervisor needs one line, whatever it was
+        _log.error("worker.failed", message=f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="deltaic.engine.worker", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model", type=Path, required=True, help="GGUF file to serve")
+    parser.add_argument("--revision", required=True, help="models/NAME/revisions/sha256:HEX, put into every answer")
+    parser.add_argument("--socket", required=True, help="Unix socket to listen on; at most 100 bytes")
+    parser.add_argument("--node", required=True, help="name of the node, put into every answer")
+    parser.add_argument("--role", choices=sorted(ROLES), required=True, help="role of the node")
+    parser.add_argument("--parent", type=int, default=0, help="process id to die with")
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    for name, field in EngineSettings.model_fields.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", default=field.default, help=field.description)
+    return parser.parse_args(argv)
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    """Listen, load, report SERVING, wait for the end. Raises what loading or decoding raised."""
+    settings = EngineSettings.model_validate({name: getattr(arguments, name) for name in EngineSettings.model_fields})
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def end(error: BaseException | None = None) -> None:
+        if ended.done():
+            return
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+
+    def died(error: BaseException) -> None:
+        loop.call_soon_threadsafe(end, error)
+
+    executor = Executor(arguments.model, settings, died)
+    origin = Origin(RevisionName.parse(arguments.revision), arguments.node, arguments.role)
+    server = Server(f"unix:{arguments.socket}")
+    server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(executor, origin), _SERVICE)
+    async with server.running(grace=_STOP_GRACE, serving=False):
+        executor.start()
+        loading = asyncio.wrap_future(executor.loaded)
+        await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+            await server.set_serving(True)
+        await ended
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    # The executor's thread may be inside llama.cpp: leave without waiting for it or for native destructors.
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,92 @@
+"""How a token is chosen: parameters checked against their ranges, and the native chain that they make."""
+
+import math
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from deltaic.engine.errors import BadRequest
+from deltaic.v1 import inference_pb2
+
+PENALTY_WINDOW = 64
+"""Tokens back that the repeat penalty looks at, prompt included."""
+
+_RANDOM_TO_LLAMA = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParameters:
+    """Values in the ranges that the contract gives."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    seed: int = 0
+
+    @classmethod
+    def from_proto(cls, message: inference_pb2.Sampling) -> "SamplingParameters":
+        """Fill in the defaults; an absent seed is drawn. Raises BadRequest."""
+        given = {descriptor.name: value for descriptor, value in message.ListFields()}
+        seed = given.get("seed", secrets.randbits(32))
+        # llama.cpp takes the largest seed as "draw one": the nearest other value keeps the promise of a given seed.
+        parameters = cls(**given | {"seed": min(seed, _RANDOM_TO_LLAMA - 1)})
+        parameters._check()
+        return parameters
+
+    def _check(self) -> None:
+        _in_range("temperature", self.temperature, 0, 5)
+        _in_range("top_k", self.top_k, 0, 1 << 20)
+        _in_range("top_p", self.top_p, 0, 1)
+        _in_range("min_p", self.min_p, 0, 1)
+        _in_range("repeat_penalty", self.repeat_penalty, 0.01, 10)
+
+
+def _in_range(name: str, value: float, least: float, most: float) -> None:
+    if not (math.isfinite(value) and least <= value <= most):
+        raise BadRequest(f"sampling.{name} is {value:g}", hint=f"give a value from {least:g} to {most:g}", field=name)
+
+
+class SamplerChain:
+    """A native sampler with the state of one sequence. Used by the executor's thread only; `close` frees it."""
+
+    def __init__(self, parameters: SamplingParameters, vocabulary_size: int, recent: tuple[int, ...]) -> None:
+        """`recent` are the last tokens of the prompt, which the repeat penalty counts."""
+        import llama_cpp.llama_cpp as native
+
+        self._native: Any = native
+        self._chain = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
+        for link in self._links(parameters, vocabulary_size):
+            native.llama_sampler_chain_add(self._chain, link)
+        if parameters.repeat_penalty != 1.0:
+            for token in recent[-PENALTY_WINDOW:]:
+                native.llama_sampler_accept(self._chain, token)
+
+    def _links(self, parameters: SamplingParameters, vocabulary_size: int) -> list[Any]:
+        native = self._native
+        links = []
+        if parameters.repeat_penalty != 1.0:
+            penalty = native.llama_sampler_init_penalties(
+                vocabulary_size, PENALTY_WINDOW, parameters.repeat_penalty, 0.0, 0.0
+            )
+            links.append(penalty)
+        if parameters.temperature == 0:
+            return [*links, native.llama_sampler_init_greedy()]
+        if parameters.top_k > 0:
+            links.append(native.llama_sampler_init_top_k(parameters.top_k))
+        if parameters.top_p < 1:
+            links.append(native.llama_sampler_init_top_p(parameters.top_p, 1))
+        if parameters.min_p > 0:
+            links.append(native.llama_sampler_init_min_p(parameters.min_p, 1))
+        links.append(native.llama_sampler_init_temp(parameters.temperature))
+        return [*links, native.llama_sampler_init_dist(parameters.seed)]
+
+    def sample(self, context: Any, output: int) -> int:
+        """Draw a token from the logits of batch entry `output` and remember it."""
+        return int(self._native.llama_sampler_sample(self._chain, context, output))
+
+    def close(self) -> None:
+        if self._chain:
+            self._native.llama_sampler_free(self._chain)
+            self._chain = None
