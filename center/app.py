@@ -72,7 +72,8 @@ class Center:
             await stack.enter_async_context(server.running(grace=self._settings.grace))
             # Entered last, left first: watches would otherwise use up the grace of everybody else.
             stack.callback(parts.hub.close)
-            self.address = f"{self._settings.listen.rpartition(':')[0]}:{server.port}"
+            if not self.address.startswith("unix:"):
+                self.address = f"{self.address.rpartition(':')[0]}:{server.port}"
             models, revisions = await in_thread(parts.catalog.counts)
             _log.info("center.ready", listen=self.address, node=self.name, models=models, revisions=revisions)
             yield self

@@ -79,8 +79,10 @@ class Shelf:
             await in_thread(staging.close)
 
     async def _fill(self, staging: Staging) -> None:
-        """Straight from the store, one chunk at a time: publishing must see the very bytes that nodes will fetch."""
-        for chunk in staging.missing:
+        """Every chunk straight from the store, one at a time, also those that a file full of zeros has already:
+        publishing must see the very bytes that nodes will fetch.
+        """
+        for chunk in {chunk.digest: chunk for chunk in staging.manifest.chunks}.values():
             await in_thread(staging.write, chunk, await self._chunks.read(chunk.digest))
 
     async def _trim(self) -> None:
