@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ MakeModel = Callable[..., Model]
 
 @pytest.fixture(scope="session")
 def make_model(tiny_gguf) -> MakeModel:
+    @cache
     def make(**arguments) -> Model:
         path = tiny_gguf(**arguments)
         return Model(Manifest.build(path), path.read_bytes())

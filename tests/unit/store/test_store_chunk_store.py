@@ -83,19 +83,34 @@ async def test_an_unfinished_write_of_another_process_is_no_chunk(store, tmp_pat
     assert await store.read(CHUNK) == DATA
 
 
-async def test_durable_means_that_the_file_and_every_folder_above_it_were_flushed(store, tmp_path, monkeypatch):
-    await store.put(CHUNK, DATA)
-    flushed = set()
+@pytest.fixture
+def flushed(monkeypatch) -> set[Path]:
+    """The files and folders that were flushed to the disk."""
+    paths: set[Path] = set()
     fsync = os.fsync
 
     def watched(descriptor: int) -> None:
-        flushed.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+        paths.add(Path(f"/proc/self/fd/{descriptor}").readlink())
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
+    return paths
+
+
+async def test_durable_means_that_the_file_and_every_folder_above_it_were_flushed(store, tmp_path, flushed):
+    await store.put(CHUNK, DATA)
     await store.make_durable([CHUNK])
     path = tmp_path / key_of(CHUNK)
     assert flushed == {path, path.parent, tmp_path / "chunks", tmp_path}
+
+
+async def test_a_repaired_chunk_is_durable_at_once_because_manifests_name_it_already(store, tmp_path, flushed):
+    await store.put(CHUNK, DATA)
+    path = tmp_path / key_of(CHUNK)
+    path.write_bytes(b"?" + DATA[1:])
+    assert flushed == set()
+    await store.put(CHUNK, DATA)
+    assert path in flushed
 
 
 @pytest.mark.parametrize("objects", ["folder", "memory"])

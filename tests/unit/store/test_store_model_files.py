@@ -1,5 +1,6 @@
 """Complete model files: indexed by digest, checked, repaired and removed."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -213,3 +214,22 @@ def test_a_lock_is_free_again_after_its_release(files):
     lock.release()
     RevisionLock(paths).release()
     assert not paths.lock.exists()
+
+
+def test_a_lock_whose_file_its_last_holder_deleted_meanwhile_is_taken_again(files, monkeypatch):
+    paths = RevisionPaths(files.folder, "a" * 64)
+    flock = fcntl.flock
+    deletions = 1
+
+    def late(descriptor: int, how: int) -> None:
+        nonlocal deletions
+        if deletions:
+            deletions -= 1
+            paths.lock.unlink()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    lock = RevisionLock(paths)
+    with pytest.raises(StagingBusy):
+        RevisionLock(paths)
+    lock.release()

@@ -341,6 +341,21 @@ def test_a_file_cut_while_it_grew_is_found_by_commit(files, model):
         assert staging.commit().read_bytes() == model.content
 
 
+def test_a_file_to_which_somebody_appended_while_it_grew_gets_its_size_back(files, model):
+    with files.stage(model.manifest) as staging:
+        model.write_missing(staging)
+        with _part(files, model).open("ab") as part:
+            part.write(b"more")
+        assert staging.commit().read_bytes() == model.content
+
+
+def test_a_file_cut_behind_our_back_is_no_longer_held_once_it_is_staged_again(files, model):
+    os.truncate(model.commit_into(files), 1000)
+    with files.stage(model.manifest):
+        assert files.path(model.hex) is None
+        assert files.locate(model.largest.digest) == []
+
+
 def test_a_manifest_whose_chunks_do_not_make_its_file_never_becomes_a_model(files, model):
     file = model.manifest.file
     lying = Manifest.parse(
