@@ -30,7 +30,7 @@ class DeviceSettings(NodeSettings):
     )
     data_dir: Path = Field(
         default_factory=lambda: default_data_dir("device"),
-        description="Folder of everything that this device keeps, models and decision log; one device at a time uses it.",
+        description="Folder of the models and of the decision log; one device at a time uses it.",
     )
     upstream: str = Field("127.0.0.1:7410", description="The edge (or center) that models come from: HOST:PORT.")
     channels: list[str] = Field(
