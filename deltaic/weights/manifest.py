@@ -138,8 +138,6 @@ def _read_message(message: content_pb2.Manifest) -> ModelFile:
     if len(message.files) != 1:
         raise BadManifest(f"a manifest of {len(message.files)} files; exactly one is possible today")
     file = message.files[0]
-    if not file.segments:
-        raise BadManifest("a manifest without segments")
     segments = tuple(_read_segment(segment) for segment in file.segments)
     return ModelFile(file.name, _read_digest(file.digest), file.architecture, segments)
 

@@ -51,13 +51,18 @@ def test_a_message_with_another_number_of_bytes_is_refused(length):
         Digest.from_proto(content_pb2.Digest(sha256=b"\0" * length, size=1))
 
 
+def test_bytes_that_could_still_change_are_refused():
+    with pytest.raises(BadDigest):
+        Digest(bytearray(32), 1)
+
+
 @pytest.mark.parametrize("size", [-1, MAX_SIZE + 1])
 def test_a_size_that_nothing_has_is_refused(size):
     with pytest.raises(BadDigest):
         Digest(b"\0" * 32, size)
 
 
-@pytest.mark.parametrize("data", [b"", b"ab", b"abd", b"abcd"])
+@pytest.mark.parametrize("data", [b"", b"ab", b"abx", b"abcd"])
 def test_other_bytes_are_data_loss(data):
     digest = Digest.of(b"abc")
     with pytest.raises(DigestMismatch) as caught:
@@ -65,6 +70,11 @@ def test_other_bytes_are_data_loss(data):
     assert caught.value.code is Code.DATA_LOSS
     assert caught.value.metadata == {"digest": str(digest)}
     assert not digest.matches(data)
+
+
+def test_a_wrong_size_is_said():
+    with pytest.raises(DigestMismatch, match="names 3 bytes, got 2"):
+        Digest.of(b"abc").verify(b"ab")
 
 
 def test_its_own_bytes_verify():

@@ -4,6 +4,7 @@ import pytest
 
 from deltaic.v1 import content_pb2
 from deltaic.weights import manifest as manifest_module
+from deltaic.weights import model_file
 from deltaic.weights.errors import BadManifest
 from deltaic.weights.manifest import Manifest
 
@@ -217,6 +218,16 @@ def empty_segment(file):
 
 
 @lie
+def empty_segment_with_a_name(file):
+    file.segments.insert(1, KIND(kind=KIND.KIND_PADDING, name="x" * 100, offset=100, length=0))
+
+
+@lie
+def name_of_more_than_64_kib(file):
+    file.segments[1].name = "x" * 65_536
+
+
+@lie
 def short_digest(file):
     file.segments[1].chunks[0].sha256 = bytes(31)
 
@@ -318,6 +329,11 @@ def test_a_lie_is_refused(change):
     refusal(message)
 
 
+def test_a_file_over_the_limit_is_refused(monkeypatch):
+    monkeypatch.setattr(model_file, "MAX_FILE_BYTES", 5 * MIB)
+    assert "are possible" in refusal(good())
+
+
 def varint(value: int) -> bytes:
     out = b""
     while value > 0x7F:
@@ -326,9 +342,15 @@ def varint(value: int) -> bytes:
     return out + bytes([value])
 
 
-@pytest.mark.parametrize("hollow", [b"\x22\x00", b"\x22\x02\x3a\x00"], ids=["segments", "chunks"])
+@pytest.mark.parametrize("hollow", [b"\x22\x00", b"\x22\x2a\x3a\x00" + b"\x3a\x00" * 20], ids=["segments", "chunks"])
 def test_millions_of_hollow_parts_are_refused_before_they_are_parsed(hollow, monkeypatch):
     monkeypatch.setattr(content_pb2.Manifest, "FromString", lambda data: pytest.fail("it was parsed"))
     inner = hollow * 1_000_000
     with pytest.raises(BadManifest, match="without"):
         Manifest.parse(b"\x08\x01\x12" + varint(len(inner)) + inner)
+
+
+def test_millions_of_hollow_files_are_refused_before_they_are_parsed(monkeypatch):
+    monkeypatch.setattr(content_pb2.Manifest, "FromString", lambda data: pytest.fail("it was parsed"))
+    with pytest.raises(BadManifest, match="several files"):
+        Manifest.parse(b"\x12\x00" * 1_000_000)
