@@ -10,6 +10,7 @@ import structlog
 
 from deltaic.errors import Code, DeltaicError
 from deltaic.rpc.status import RemoteError
+from deltaic.store.errors import DiskFull
 from deltaic.transfer.errors import LineLost
 
 _log = structlog.get_logger(__name__)
@@ -19,8 +20,9 @@ _PASSES = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, C
 
 
 def may_pass(error: DeltaicError) -> bool:
-    """Whether the same call may work later: a cut or garbled line, a node that is stopping or busy."""
-    return error.code in _PASSES or (isinstance(error, RemoteError) and error.code is Code.RESOURCE_EXHAUSTED)
+    """Whether the same call may work soon: a cut or garbled line, a node that is stopping or busy; not a full disk."""
+    busy = error.code is Code.RESOURCE_EXHAUSTED and isinstance(error, RemoteError) and error.reason != DiskFull.reason
+    return busy or error.code in _PASSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,11 @@ class Record:
 
     def states(self) -> list[ChannelState]:
         """All that there are, the most wanted first, each revision once."""
-        there = [each for each in (self.target, self.serving, self.previous) if each is not None]
-        return list({each.revision: each for each in reversed(there)}.values())[::-1]
+        return _distinct(self.target, self.serving, self.previous)
+
+    def proven(self) -> list[ChannelState]:
+        """What can serve at once: what did serve first, since a target may have failed to start."""
+        return _distinct(self.serving, self.previous, self.target)
 
 
 class ChannelBook:
@@ -127,6 +130,15 @@ class ChannelBook:
     def forget(self, revision_hex: str) -> None:
         """Its files are gone."""
         self._known.discard(revision_hex)
+
+
+def _distinct(*states: ChannelState | None) -> list[ChannelState]:
+    """Those that are there, each revision once, at its first place."""
+    found: dict[RevisionName, ChannelState] = {}
+    for state in states:
+        if state is not None:
+            found.setdefault(state.revision, state)
+    return list(found.values())
 
 
 def _written(record: Record) -> dict[str, Any]:

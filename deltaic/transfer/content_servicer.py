@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import structlog
 
+from deltaic.rpc.context import caller
 from deltaic.store.chunk_store import ObjectChunkStore
 from deltaic.store.reading import ChunkReader
 from deltaic.transfer.compression import compress_if_it_pays
@@ -52,19 +53,20 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     ) -> AsyncIterator[content_pb2.ReadResponse]:
         ranges = _checked(request)
         packs = content_pb2.ENCODING_ZSTD in request.accept_encodings
-        served: list[dict[str, object]] = []
+        _log.debug("content.read", node=caller().name, ranges=[(digest.hex, offset) for digest, offset, _ in ranges])
+        blobs = sent = 0
         try:
             for index, (digest, offset, limit) in enumerate(ranges):
                 data = await self._reader.read(digest, offset, limit) if limit else b""
                 packed = await in_thread(compress_if_it_pays, data) if packs else None
                 encoding = content_pb2.ENCODING_IDENTITY if packed is None else content_pb2.ENCODING_ZSTD
-                entry: dict[str, object] = {"digest": digest.hex, "offset": offset, "frames": 0, "complete": False}
-                served.append(entry)
-                for number, (frame, end) in enumerate(_frames(data if packed is None else packed), start=1):
+                for frame, end in _frames(data if packed is None else packed):
                     yield content_pb2.ReadResponse(range_index=index, encoding=encoding, data=frame, end_of_range=end)
-                    entry["frames"], entry["complete"] = number, end
+                    sent += len(frame)
+                blobs += 1
         finally:
-            _log.debug("content.read", asked=len(ranges), served=served)
+            # Late when the reader was cut: gRPC then leaves the generator to the garbage collector.
+            _log.debug("content.read_ended", asked=len(ranges), blobs=blobs, sent_bytes=sent)
 
     async def Write(
         self,

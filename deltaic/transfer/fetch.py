@@ -1,14 +1,17 @@
 """From a digest to a complete set of verified chunks on disk, each fetched once."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from deltaic.store.staging import Staging
 from deltaic.transfer.backoff import Retry
 from deltaic.transfer.collect import Collector
 from deltaic.transfer.source import Source
-from deltaic.transfer.threads import in_thread
+from deltaic.transfer.threads import in_thread, in_thread_with_stop
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import BadManifest
 from deltaic.weights.manifest import MAX_MANIFEST_BYTES, Chunk, Manifest
@@ -73,6 +76,10 @@ async def fetch(
     return await Fetch(staging, sources, in_flight=in_flight, on_progress=on_progress, retry=retry).run()
 
 
+class _Stopped(Exception):
+    """The fetch was cancelled while it copied."""
+
+
 class Fetch:
     """One fetch, whose numbers can be read while it runs."""
 
@@ -110,12 +117,21 @@ class Fetch:
         """See `fetch`."""
         self._resumed = self.total - self._missing_bytes()
         self._report()
-        await in_thread(self._staging.reuse)
-        self._reused = self.total - self._resumed - self._missing_bytes()
-        self._report()
+        await in_thread_with_stop(partial(self._reuse, asyncio.get_running_loop()))
         self._chunks = {chunk.digest: chunk for chunk in self._staging.missing}
         await self._collector.collect(list(self._chunks), in_flight=self._in_flight)
         return self.stats
+
+    def _reuse(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        """In a thread: copy what other files have. It may be gigabytes, so it says how far it is and can be stopped."""
+
+        def copied(size: int) -> None:
+            self._reused += size
+            loop.call_soon_threadsafe(self._report)
+            if stop.is_set():
+                raise _Stopped
+
+        self._staging.reuse(copied)
 
     async def _keep(self, digest: Digest, data: bytes) -> None:
         """Verify and write one chunk. Raises DigestMismatch, DiskFull."""
@@ -124,7 +140,7 @@ class Fetch:
         self._report()
 
     def _missing_bytes(self) -> int:
-        return sum(digest.size for digest in {chunk.digest for chunk in self._staging.missing})
+        return self._staging.missing_bytes
 
     def _report(self) -> None:
         if self._on_progress:

@@ -80,7 +80,7 @@ class Follower:
 
     @property
     def online(self) -> bool:
-        """Whether upstream answered last."""
+        """Whether upstream has sent something since the line last failed."""
         return self._watch.online
 
     def states(self) -> list[fleet_pb2.ModelState]:
@@ -104,7 +104,11 @@ class Follower:
         """Activate what was served before and is still whole on disk. Needs no network; returns when that serves."""
         await in_thread(self._book.load)
         for channel, pursuit in self._pursuits.items():
-            await pursuit.restore(self._book.records[channel].states())
+            record = self._book.records[channel]
+            await pursuit.restore(record.proven())
+            if record.target is not None:
+                # Its file may be complete already, and then the switch to it needs no upstream.
+                pursuit.aim(record.target)
 
     async def follow(self) -> None:
         """Keep every channel current until cancelled."""

@@ -73,10 +73,10 @@ class Pursuit:
         """Upstream says where the channel points; the newest word counts."""
         if self._target is None or self._target.revision != state.revision:
             self._seen = time.monotonic()
+        if self._target is None or self._target.message != state.message:
             self._target = state
+            self._backoff.reset()
             self._moved.set()
-        else:
-            self._target = state
         self._woken.set()
 
     async def restore(self, candidates: list[ChannelState]) -> None:

@@ -93,6 +93,7 @@ class Obtainer:
     def removed(self, revision_hex: str) -> None:
         """The files of a revision are gone."""
         self._verified.discard(revision_hex)
+        self._locks.pop(revision_hex, None)
 
     async def _fill(self, staging: Staging, progress: "UpdateMeter") -> Held:
         fetch = Fetch(

@@ -40,7 +40,7 @@ class ChannelWatch:
         self._backoff = Backoff(_FIRST_DELAY_SECONDS, retry.longest_delay, retry.random)
         self._said_down = False
         self.online = False
-        """Whether upstream answered last."""
+        """Whether upstream has sent something since the line last failed."""
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -50,7 +50,7 @@ class ChannelWatch:
                 self._backoff.reset()
             except grpc.RpcError as failure:
                 error = from_rpc_error(failure, self._upstream_name)
-                if error.code is Code.DEADLINE_EXCEEDED and self.online:
+                if error.code is Code.DEADLINE_EXCEEDED:
                     continue  # the stream has had its time
                 self._down(error)
                 await self._retry.sleep(self._backoff.next_delay())

@@ -7,6 +7,7 @@ what a test asks for is what happens.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _BIG_PAYLOAD = 4096
@@ -69,7 +70,7 @@ class Line:
         self.bent = 0
         self.is_down = False
         self.port = 0
-        self._cut_at: int | None = None
+        self._cut_at: tuple[bool, int] | None = None
         self._bend_down = 0
         self._bend_up = 0
         self._heard: list[bytearray] | None = [] if listen else None
@@ -78,7 +79,7 @@ class Line:
         self._free_at = 0.0
         self.on_cut: Callable[[], None] = lambda: None
 
-    async def __aenter__(self) -> "Line":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -99,9 +100,9 @@ class Line:
             task.cancel()  # what a dead connection had still to say is not to be counted
         self.on_cut()
 
-    def cut_after(self, down_bytes: int) -> None:
-        """Drop every connection once this many more bytes have come down."""
-        self._cut_at = self.down_bytes + down_bytes
+    def cut_after(self, count: int, *, up: bool = False) -> None:
+        """Drop every connection once this many more bytes have come down, or gone up."""
+        self._cut_at = (up, count + (self.up_bytes if up else self.down_bytes))
 
     def take_down(self) -> None:
         """Drop every connection and refuse new ones, until `bring_back`."""
@@ -175,18 +176,21 @@ class Line:
 
     def _pass(self, data: bytes, frames: Frames, heard: "list[bytearray]", *, up: bool) -> bytes:
         payloads = frames.payloads(data)
-        for raw, payload in [(heard[:1], heard[1:])] if heard else []:
-            raw[0].extend(data)
+        if heard:
+            whole, payload = heard
+            whole.extend(data)
             for start, end, _ in payloads:
-                payload[0].extend(data[start:end])
+                payload.extend(data[start:end])
         if up:
             self.up_bytes += len(data)
             data, self._bend_up = self._bent(data, payloads, self._bend_up)
-            return data
-        self.down_bytes += len(data)
-        data, self._bend_down = self._bent(data, payloads, self._bend_down)
-        if self._cut_at is not None and self.down_bytes >= self._cut_at:
-            self.cut()
+        else:
+            self.down_bytes += len(data)
+            data, self._bend_down = self._bent(data, payloads, self._bend_down)
+        if self._cut_at is not None and self._cut_at[0] == up:
+            passed = self.up_bytes if up else self.down_bytes
+            if passed >= self._cut_at[1]:
+                self.cut()
         return data
 
     def _bent(self, data: bytes, payloads: list[tuple[int, int, int]], left: int) -> tuple[bytes, int]:

@@ -1,7 +1,9 @@
 """Fetching over a line that is slow, cut and bent: the file is right, and no verified chunk comes twice."""
 
+import asyncio
 import random
-from collections import Counter
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,13 @@ async def bring(files: ModelFiles, port: int, manifest: Any, **options: Any) -> 
             return staging.commit(), stats
 
 
-def completely_read(logs: list[Any]) -> Counter[str]:
-    """How often each blob was served to its end, by the server's own log."""
-    served = [entry for log in logs if log["event"] == "content.read" for entry in log["served"]]
-    return Counter(entry["digest"] for entry in served if entry["complete"])
+def same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+def blobs_read(logs: list[Any]) -> set[str]:
+    """Which blobs were asked for, in part or whole, by the server's own log."""
+    return {digest for log in logs if log["event"] == "content.read" for digest, _offset in log["ranges"]}
 
 
 async def test_a_fetched_file_is_the_published_file(tmp_path: Path, model: Path) -> None:
@@ -49,7 +54,7 @@ async def test_a_fetched_file_is_the_published_file(tmp_path: Path, model: Path)
         path, stats = await bring(
             ModelFiles(tmp_path / "models"), server.port, manifest, on_progress=lambda *at: seen.append(at)
         )
-    assert path.read_bytes() == model.read_bytes()
+    assert same(path, model)
     total = sum(digest.size for digest in manifest.unique)
     assert stats.fetched_bytes + stats.resumed_bytes == total
     assert stats.resumed_bytes < 1000, "zero padding needs no fetching: a fresh file is zeros"
@@ -66,13 +71,13 @@ async def test_a_byte_bent_on_the_way_is_noticed_and_fetched_again(tmp_path: Pat
         path, stats = await bring(ModelFiles(tmp_path / "models"), line.port, manifest)
         assert line.bent == 2
     assert stats.bad_copies >= 1
-    assert path.read_bytes() == model.read_bytes()
+    assert same(path, model)
 
 
 async def test_thirty_cuts_delay_the_file_and_repeat_no_verified_chunk(tmp_path: Path, model: Path) -> None:
     store, [manifest] = await stored(tmp_path / "chunks", model)
     dice = random.Random(7)
-    with structlog.testing.capture_logs() as logs:
+    with structlog.testing.capture_logs():
         async with serving(store) as server, Line(server.port) as line:
             left = [30]
 
@@ -86,13 +91,49 @@ async def test_thirty_cuts_delay_the_file_and_repeat_no_verified_chunk(tmp_path:
             path, stats = await bring(ModelFiles(tmp_path / "models"), line.port, manifest)
             assert left[0] <= 0
             carried = line.down_bytes
-    assert path.read_bytes() == model.read_bytes()
+    assert same(path, model)
     assert stats.cuts > 10
     assert stats.bad_copies == 0
     assert stats.fetched_bytes + stats.resumed_bytes == sum(digest.size for digest in manifest.unique)
     # The sender may have handed the last bytes of a blob to a line that lost them; the receiver verified each once.
     assert stats.wire_bytes <= 1.001 * stats.fetched_bytes
     assert carried < 1.6 * manifest.size
+
+
+async def test_a_killed_process_leaves_what_it_verified_and_the_next_fetches_only_the_rest(
+    tmp_path: Path, model: Path
+) -> None:
+    store, [manifest] = await stored(tmp_path / "chunks", model)
+    folder = tmp_path / "models"
+    part = folder / f"{manifest.digest.hex}.part"
+    async with serving(store) as server, Line(server.port, bytes_per_second=12_000_000) as line:
+        first = await start_fetching(line.port, folder, manifest)
+        async with asyncio.timeout(30):
+            while written(part) < manifest.size * 0.4:
+                await asyncio.sleep(0.02)
+        first.send_signal(signal.SIGKILL)
+        await first.wait()
+    assert list(folder.glob("*.gguf")) == [], "nothing whole-looking"
+
+    with ModelFiles(folder).stage(manifest) as staging:
+        missing = {chunk.digest.hex for chunk in staging.missing}
+    assert 0 < len(missing) < len(manifest.unique)
+    async with serving(store) as server:
+        with structlog.testing.capture_logs() as logs:
+            second = await start_fetching(server.port, folder, manifest)
+            assert await second.wait() == 0
+    assert same(folder / f"{manifest.digest.hex}.gguf", model)
+    assert blobs_read(logs) == missing | {manifest.digest.hex}
+
+
+async def start_fetching(port: int, folder: Path, manifest: Any) -> asyncio.subprocess.Process:
+    program = Path(__file__).with_name("fetch_process.py")
+    facts = [str(port), str(folder), manifest.revision, str(manifest.digest.size)]
+    return await asyncio.create_subprocess_exec(sys.executable, str(program), *facts)
+
+
+def written(part: Path) -> int:
+    return part.stat().st_blocks * 512 if part.exists() else 0
 
 
 async def test_a_chunk_that_rotted_in_the_store_is_a_typed_error_and_leaves_nothing_whole(
@@ -133,8 +174,12 @@ async def test_a_second_source_serves_what_the_first_has_lost(tmp_path: Path, mo
     bad, _ = await stored(tmp_path / "bad", model)
     for chunk in manifest.chunks[::3]:
         await bad.delete(chunk.digest)
-    async with serving(good) as first, serving(bad) as second:
-        async with connected(first.port) as one, connected(second.port) as two:
-            with ModelFiles(tmp_path / "models").stage(manifest) as staging:
-                await fetch(staging, [GrpcSource(two, "bad"), GrpcSource(one, "good")], retry=QUICK)
-                assert staging.commit().read_bytes() == model.read_bytes()
+    async with (
+        serving(good) as first,
+        serving(bad) as second,
+        connected(first.port) as one,
+        connected(second.port) as two,
+    ):
+        with ModelFiles(tmp_path / "models").stage(manifest) as staging:
+            await fetch(staging, [GrpcSource(two, "bad"), GrpcSource(one, "good")], retry=QUICK)
+            assert same(staging.commit(), model)

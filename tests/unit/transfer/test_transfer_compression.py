@@ -1,0 +1,58 @@
+"""Compression: only where it pays, never further than promised."""
+
+import random
+import tracemalloc
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltaic.transfer.compression import Expander, compress_if_it_pays
+from deltaic.transfer.errors import BadFrame
+
+TEXT = b"the vocabulary of a model is text " * 10_000
+
+
+def test_text_is_compressed_and_weights_are_not() -> None:
+    packed = compress_if_it_pays(TEXT)
+    assert packed is not None
+    assert len(packed) < len(TEXT) / 10
+    assert compress_if_it_pays(random.Random(1).randbytes(1 << 20)) is None
+
+
+def test_a_few_bytes_are_left_alone() -> None:
+    assert compress_if_it_pays(b"a" * 100) is None
+
+
+def test_a_bomb_ends_early_and_small() -> None:
+    bomb = zstandard.ZstdCompressor(level=19).compress(bytes(1 << 28))
+    assert len(bomb) < 1 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadFrame, match="expands beyond"):
+            Expander(1 << 20).expand(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_not_zstd_is_refused() -> None:
+    with pytest.raises(BadFrame, match="does not decompress"):
+        Expander(100).expand(b"these are no compressed bytes at all")
+
+
+def test_a_window_beyond_the_limit_is_refused() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, enable_ldm=True)
+    packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    frame = packed.compress(TEXT) + packed.flush()
+    with pytest.raises(BadFrame, match="does not decompress"):
+        Expander(len(TEXT)).expand(frame)
+
+
+@given(st.binary(max_size=5_000).map(lambda data: data * 7), st.integers(1, 400))
+def test_a_frame_in_any_pieces_gives_the_same_bytes(data: bytes, step: int) -> None:
+    packed = zstandard.ZstdCompressor().compress(data)
+    expander = Expander(len(data))
+    pieces = [expander.expand(packed[start : start + step]) for start in range(0, len(packed), step)]
+    assert b"".join(pieces) == data
