@@ -1,7 +1,7 @@
 """Following a channel over a real line: update, offline, restart, repair, supersede, failure."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from deltaic.v1 import fleet_pb2
 from deltaic.weights.manifest import Manifest
 
 STABLE = ChannelName("tiny", "stable")
+CANARY = ChannelName("tiny", "canary")
 QUICK = Retry(failures=4, first_delay=0.01, longest_delay=0.05)
 Phase = fleet_pb2.ModelState.Phase
 
@@ -27,14 +28,14 @@ Phase = fleet_pb2.ModelState.Phase
 class Node:
     """A follower and what it was told to activate."""
 
-    def __init__(self, folder: Path, channel: Any, **options: Any) -> None:
+    def __init__(self, folder: Path, channel: Any, channels: Sequence[ChannelName] = (STABLE,)) -> None:
         self.folder = folder
         self.files = ModelFiles(folder / "models")
         self.activated: list[tuple[str, bytes]] = []
         self.states: list[fleet_pb2.ModelState] = []
         self.refuse: set[str] = set()
         self.follower = Follower(
-            [STABLE],
+            channels,
             channel,
             self.files,
             self.activate,
@@ -42,13 +43,12 @@ class Node:
             upstream_name="center",
             on_state=self.states.append,
             retry=QUICK,
-            **options,
         )
 
     async def activate(self, state: ChannelState, path: Path, manifest: Manifest) -> None:
         if manifest.revision in self.refuse:
             raise RuntimeError("the worker died while warming")
-        self.activated.append((state.revision.revision, path.read_bytes()))
+        self.activated.append((state.revision.revision, await asyncio.to_thread(path.read_bytes)))
 
     @property
     def phase(self) -> int:
@@ -228,3 +228,72 @@ async def test_a_channel_that_turns_back_is_a_switch_without_a_fetch(tmp_path: P
                 await until(lambda m=manifest: node.serves(m))
             assert node.follower.states()[0].progress.wire_bytes == 0
     assert [revision for revision, _ in node.activated] == [one.revision, two.revision, one.revision]
+
+
+async def test_a_full_disk_is_said_and_the_old_revision_serves_until_there_is_room(
+    tmp_path: Path, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deltaic.transfer.pursuit._FIRST_DELAY_SECONDS", 0.05)
+    store, [one, two, _] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            await until(lambda: node.serves(one))
+            with monkeypatch.context() as full:
+                full.setattr("deltaic.store.staging.free_bytes", lambda _folder: 0)
+                await registry.move(STABLE, two)
+                await until(lambda: node.phase == Phase.PHASE_FAILED)
+                assert "no room" in node.follower.states()[0].detail
+                assert node.follower.held()[STABLE].revision.revision == one.revision
+            await until(lambda: node.serves(two))
+
+
+async def test_a_restart_in_the_middle_of_an_update_serves_the_old_and_then_goes_on(
+    tmp_path: Path, versions: Any
+) -> None:
+    store, [one, two, _] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        first = Node(tmp_path / "edge", channel)
+        first.refuse.add(two.revision)
+        async with first.running():
+            await until(lambda: first.serves(one))
+            await registry.move(STABLE, two)
+            await until(lambda: first.phase == Phase.PHASE_FAILED)
+    async with connected(server.port) as nobody:
+        again = Node(tmp_path / "edge", nobody)
+        async with again.running():
+            await until(lambda: again.serves(two))
+    assert [revision for revision, _ in again.activated] == [one.revision, two.revision], "both without upstream"
+
+
+async def test_a_channel_that_comes_into_being_later_is_followed(tmp_path: Path, versions: Any) -> None:
+    store, [one, *_] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            await asyncio.sleep(0.2)
+            assert node.phase == Phase.PHASE_UNSPECIFIED
+            await registry.move(STABLE, one)
+            await until(lambda: node.serves(one))
+
+
+async def test_two_channels_of_one_revision_share_one_fetch(tmp_path: Path, versions: Any) -> None:
+    store, [one, *_] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    await registry.move(CANARY, one)
+    with structlog.testing.capture_logs() as logs:
+        async with serving(store, registry=registry) as server, connected(server.port) as channel:
+            async with Node(tmp_path / "edge", channel, [STABLE, CANARY]).running() as node:
+                await until(lambda: len(node.follower.held()) == 2)
+    asked = [digest for log in logs if log["event"] == "content.read" for digest, _ in log["ranges"]]
+    assert len(asked) == len(set(asked)) == len(one.unique) + 1 - len(zeros(one))
+    assert len(node.activated) == 2
+
+
+def zeros(manifest: Manifest) -> list[Any]:
+    """Chunks that a fresh file has without being written."""
+    return [digest for digest in manifest.unique if digest.matches(bytes(digest.size))]
