@@ -49,6 +49,7 @@ class Edge:
         self.settings = settings
         self.node = settings.name or f"edge@{socket.gethostname()}"
         self.port = 0
+        self.index_url = settings.index_url
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Edge"]:
@@ -67,7 +68,8 @@ class Edge:
             host = ModelHost(run, settings.engine, self.node, "edge", log_level=settings.log_level)
             stack.push_async_callback(host.close)
             valkey = None if settings.index_url else EmbeddedValkey(run)
-            parts = _Parts(settings, self.node, folder, files, host, bulk, calls, valkey)
+            self.index_url = valkey.url if valkey else settings.index_url
+            parts = _Parts(self, folder, files, host, bulk, calls)
             stack.push_async_callback(parts.hot_set.close)
             if valkey is not None:
                 await stack.enter_async_context(valkey.running())
@@ -95,22 +97,22 @@ class _Parts:
 
     def __init__(
         self,
-        settings: EdgeSettings,
-        node: str,
+        edge: Edge,
         folder: Path,
         files: ModelFiles,
         host: ModelHost,
         bulk: grpc.aio.Channel,
         calls: grpc.aio.Channel,
-        valkey: EmbeddedValkey | None,
     ) -> None:
+        settings, node = edge.settings, edge.node
         self._node = node
         self._folder = folder
         self._followed = settings.followed
         center = f"center {settings.center}"
         self._statistics = RequestStatistics()
-        index_url = valkey.url if valkey else settings.index_url
-        self.index = Index(index_url, Keys(settings.branch, node), self._statistics, embedded=valkey is not None)
+        self.index = Index(
+            edge.index_url, Keys(settings.branch, node), self._statistics, embedded=not settings.index_url
+        )
         self.hot_set = HotSet(host, files, settings.hot_bytes, on_change=self.index.changed)
         self._follower = Follower(
             self._followed,
