@@ -54,7 +54,7 @@ class Device:
             # Two connections: a model coming in does not hold up an answer.
             bulk = await stack.enter_async_context(_channel(settings.upstream, self.node))
             questions = await stack.enter_async_context(_channel(settings.upstream, self.node))
-            host = ModelHost(runtime_folder(folder), settings.engine, self.node, "device")
+            host = ModelHost(runtime_folder(folder), settings.engine, self.node, "device", log_level=settings.log_level)
             stack.push_async_callback(host.close)
             decisions = DecisionLog(folder / DECISION_LOG_NAME)
             stack.callback(decisions.close)

@@ -57,7 +57,7 @@ class DeviceSettings(NodeSettings):
     @field_validator("channels")
     @classmethod
     def _channels_have_names(cls, channels: list[str]) -> list[str]:
-        return [str(ChannelName.parse(channel)) for channel in channels]
+        return list(dict.fromkeys(str(ChannelName.parse(channel)) for channel in channels))
 
     @field_validator("phone_regions")
     @classmethod
