@@ -14,6 +14,7 @@ from cli.demo.processes import Node
 
 _ANSWER_SECONDS = 30.0
 _WATCH_SECONDS = 1.0
+_BUSY_CORES = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Talk:
 
     @property
     def stopped(self) -> bool:
-        return self.busy_before > 0.5 and self.busy_after < 0.25 * self.busy_before
+        return self.busy_before > _BUSY_CORES and self.busy_after < 0.25 * self.busy_before
 
 
 async def talk_and_interrupt(edge: Node, model: str) -> Talk:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import Progress
 
 from cli.chat import Label
@@ -46,6 +47,7 @@ class Journey:
         with self._folder() as folder:
             async with self._fleet(folder):
                 await self._first_version()
+                await self._chat()
                 async with self._traffic.flowing():
                     await asyncio.sleep(self._seconds)
                     await self._second_version()
@@ -54,7 +56,6 @@ class Journey:
                     await asyncio.sleep(self._seconds)
                 await self._without_center()
                 await self._center_returns()
-                await self._chat()
                 await self._privacy(folder)
         self._judge()
         return self._result
@@ -95,6 +96,16 @@ class Journey:
         await self._rolled_out("v1", published, started)
         answer = await ask(self._edge.address, Kind.HOT, HOT_MODEL, _WHO, Label.PUBLIC)
         self._result.before = answer.text.strip()
+
+    async def _chat(self) -> None:
+        self._say("A person at the keyboard: deltaic chat, and Ctrl-C")
+        talk = await talk_and_interrupt(self._edge, HOT_MODEL)
+        self._result.check("deltaic chat streams an answer", talk.streamed, talk.transcript)
+        self._result.check(
+            "Ctrl-C stops generation on the server",
+            talk.stopped,
+            f"the edge used {talk.busy_before:.2f} cores before and {talk.busy_after:.2f} after",
+        )
 
     async def _second_version(self) -> None:
         self._say("Version 2 while requests flow: a fine-tune that knows who it is")
@@ -152,16 +163,6 @@ class Journey:
         self._result.check("the nodes caught up when the center came back", True, f"{seconds:.1f} s")
         self._result.check("the center answers again", again.answered_by == "center", again.error)
 
-    async def _chat(self) -> None:
-        self._say("A person at the keyboard: deltaic chat, and Ctrl-C")
-        talk = await talk_and_interrupt(self._edge, HOT_MODEL)
-        self._result.check("deltaic chat streams an answer", talk.streamed, talk.transcript)
-        self._result.check(
-            "Ctrl-C stops generation on the server",
-            talk.stopped,
-            f"the edge used {talk.busy_before:.2f} cores before and {talk.busy_after:.2f} after",
-        )
-
     async def _privacy(self, folder: Path) -> None:
         """Search wire, files and logs for marks of sensitive prompts; a public mark proves that the tap works."""
         self._say("Looking for sensitive bytes where they must not be")
@@ -197,7 +198,7 @@ class Journey:
         result.check("the edge answered most requests", result.edge_share > 0.5, f"{result.edge_share:.0%}")
 
     async def _publish(self, file: Path, model: str, description: str) -> tuple[float, Published]:
-        with Progress(console=self._console, transient=True) as bars:
+        with Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as bars:
             published = await publish(
                 file,
                 model=model,
@@ -222,7 +223,7 @@ class Journey:
         self._result.updates.append(update)
         self._console.print(
             f"   {version} serves on edge and device after {update.rollout_seconds:.1f} s; "
-            f"{update.update_bytes:,} of {update.full_bytes:,} bytes moved ({update.share:.3%})"
+            f"{decimal(update.update_bytes)} of {decimal(update.full_bytes)} moved"
         )
         return update
 

@@ -1,6 +1,7 @@
 """The demo's findings for people and for scripts."""
 
 from rich.console import Group
+from rich.filesize import decimal
 from rich.panel import Panel
 from rich.table import Table
 
@@ -53,15 +54,15 @@ def print_summary(result: Result) -> None:
 
 
 def _updates(result: Result) -> Table:
-    table = Table("version", "revision", "file", "moved to edge", "to device", "share", "rollout", "swap", box=None)
+    table = Table("version", "revision", "file", "to the edge", "to the device", "share", "rollout", "swap", box=None)
     for update in result.updates:
         table.add_row(
             update.version,
             RevisionName.parse(update.revision).hex[:12],
-            f"{update.full_bytes:,}",
-            f"{update.update_bytes:,}",
-            f"{update.device_bytes:,}",
-            f"{update.share:.3%}",
+            decimal(update.full_bytes),
+            decimal(update.update_bytes),
+            decimal(update.device_bytes),
+            f"{update.share:.2%}",
             f"{update.rollout_seconds:.1f} s",
             f"{update.swap_seconds:.1f} s",
         )
@@ -77,7 +78,8 @@ def _answers(result: Result) -> Table:
         "speed", f"{result.tokens_per_second:.0f} tokens/s in all, first token after {result.first_token_ms:.0f} ms"
     )
     table.add_row(
-        "sensitive", f"{result.sensitive_requests} requests, {result.sensitive_bytes_out} bytes left the device"
+        "sensitive",
+        f"{result.sensitive_requests} requests, of which {result.sensitive_bytes_out} bytes left the device",
     )
     table.add_row("Who are you?", f"v1: [italic]{result.before}[/]")
     table.add_row("", f"v2: [italic]{result.after}[/]")

@@ -17,7 +17,8 @@ from deltaic.v1 import inference_pb2
 
 _TOKENS = 24
 _DEADLINE_SECONDS = 30.0
-_PAUSE_SECONDS = 0.15
+_PAUSE_SECONDS = 0.1
+_LONG_PAUSE_SECONDS = 1.5
 
 _QUESTIONS = (
     "When do you open?",
@@ -66,12 +67,12 @@ class Traffic:
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        """Two clients on the hot model, one on the center's, one on the device, until the context ends.
+        """Three clients on the hot model, one on the center's, one on the device, until the context ends.
 
         No request is cut: each client finishes the one it is in.
         """
         started, stop = time.monotonic(), asyncio.Event()
-        clients = (self._hot, self._hot, self._center_only, self._sensitive)
+        clients = (self._hot, self._hot, self._hot, self._center_only, self._sensitive)
         async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(self._client(client, stop))
@@ -87,7 +88,9 @@ class Traffic:
                 return
             async for answer in client(question):
                 self.answers.append(answer)
-            await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(_PAUSE_SECONDS if answer.kind is Kind.HOT else _LONG_PAUSE_SECONDS)
+            if not self.center_reachable:
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _hot(self, question: str) -> AsyncIterator[Answer]:
         yield await ask(self.edge, Kind.HOT, HOT_MODEL, question, Label.PUBLIC)

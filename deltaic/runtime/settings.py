@@ -4,16 +4,18 @@ A service derives one class from `NodeSettings`, sets its environment prefix, an
 flags, their help and the reference page all come from there.
 """
 
+import argparse
 import os
 import tomllib
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    CliSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -42,21 +44,32 @@ class NodeSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
     log_json: bool | None = Field(None, description="JSON logs; by default only when stderr is not a terminal.")
 
+    @field_validator("*")
+    @classmethod
+    def _expand_home(cls, value: object) -> object:
+        """`~` means the home folder in a file and in a variable too, where no shell expands it."""
+        return value.expanduser() if isinstance(value, Path) else value
+
     @classmethod
     def load(cls, argv: Sequence[str], *, prog: str) -> Self:
         """Read the settings. `--config FILE` (or PREFIX_CONFIG) names a TOML file that must exist.
 
         Prints the help and exits 0 for `--help`. Raises BadSettings, in one line, for everything that is wrong.
         """
-        config, rest = _take_config(list(argv), str(cls.model_config.get("env_prefix", "")))
+        prefix = str(cls.model_config.get("env_prefix", ""))
+        config, rest = _take_config(list(argv), prefix)
         token = _toml_file.set(config)
         try:
-            return cls(_cli_parse_args=rest, _cli_prog_name=prog, _cli_exit_on_error=False)
+            parser = _Parser(prog=prog, description=cls.__doc__, epilog=_epilog(prefix), formatter_class=_Help)
+            flags: CliSettingsSource[_Parser] = CliSettingsSource(cls, root_parser=parser, cli_parse_args=rest)
+            return cls(_cli_settings_source=flags)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "settings"
             raise BadSettings(f"{where}: {first['msg']}", hint=f"see {prog} --help") from None
-        except (SettingsError, tomllib.TOMLDecodeError, OSError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise BadSettings(f"{config}: {error}", hint="it must be a TOML file, see examples/settings") from None
+        except SettingsError as error:
             raise BadSettings(str(error), hint=f"see {prog} --help") from None
         finally:
             _toml_file.reset(token)
@@ -73,6 +86,25 @@ class NodeSettings(BaseSettings):
         """After the flags: arguments of the constructor, environment, file."""
         file = TomlConfigSettingsSource(settings_cls, toml_file=_toml_file.get())
         return init_settings, env_settings, file
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the epilog."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print beside a usage page."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
+def _epilog(prefix: str) -> str:
+    return (
+        "Every flag can also be an environment variable or a key of a TOML file; flags win, then variables, then the\n"
+        f'file. --data-dir is {prefix}DATA_DIR, or data_dir = "..."; --engine.slots is {prefix}ENGINE__SLOTS, or\n'
+        f"slots under [engine]. --config FILE, or {prefix}CONFIG, names the file; examples/settings has one of each."
+    )
 
 
 def _take_config(argv: list[str], prefix: str) -> tuple[Path | None, list[str]]:
