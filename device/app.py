@@ -1,7 +1,7 @@
 """The wiring of a device: the only place where its parts are made and the only one that opens channels."""
 
 import asyncio
-import socket
+import platform
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -37,7 +37,7 @@ class Device:
 
     def __init__(self, settings: DeviceSettings) -> None:
         self.settings = settings
-        self.node = settings.name or f"device@{socket.gethostname()}"
+        self.node = settings.name or f"device@{platform.node()}"
         self.port = 0
 
     @asynccontextmanager

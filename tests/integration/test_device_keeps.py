@@ -187,7 +187,11 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory, library: Any) -> Path:
             assert answer.completion is not None
             assert answer.completion.answered_by == inference_pb2.NODE_ROLE_DEVICE
             await until(
-                lambda: any(r.models[0].phase == fleet_pb2.ModelState.PHASE_READY for r in above.upstream.reports)
+                lambda: any(
+                    state.phase == fleet_pb2.ModelState.PHASE_READY
+                    for report in above.upstream.reports
+                    for state in report.models
+                )
             )
 
     asyncio.run(provision())
