@@ -84,8 +84,9 @@ class Follower:
         return self._watch.online
 
     def states(self) -> list[fleet_pb2.ModelState]:
-        """Where each channel is, for a report; in the order in which they were given."""
-        return [pursuit.state() for pursuit in self._pursuits.values()]
+        """Where each channel is, for a report, in the order given; one that was never heard of is left out."""
+        states = [pursuit.state() for pursuit in self._pursuits.values()]
+        return [state for state in states if state.phase != fleet_pb2.ModelState.PHASE_UNSPECIFIED]
 
     def held(self) -> dict[ChannelName, ChannelState]:
         """What serves on each channel; its file is complete here. Channels that serve nothing yet are left out."""

@@ -172,7 +172,8 @@ class Pursuit:
         waiting = known and error.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)  # type: ignore[attr-defined]
         facts = {"channel": str(self.channel), "revision": str(target.revision), "error": str(error)}
         if waiting:
-            _log.info("update.waiting", **facts)
+            first = self._state.detail != str(error)
+            (_log.info if first else _log.debug)("update.waiting", **facts)
         elif known:
             _log.error("update.failed", **facts)
         else:

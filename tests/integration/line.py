@@ -5,7 +5,7 @@ what a test asks for is what happens.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -73,6 +73,7 @@ class Line:
         self._cut_at: tuple[bool, int] | None = None
         self._bend_down = 0
         self._bend_up = 0
+        self._bend_at: list[int] = []
         self._heard: list[bytearray] | None = [] if listen else None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -116,6 +117,10 @@ class Line:
         """Flip one bit inside each of the next so many big payloads of that direction."""
         self._bend_down += down
         self._bend_up += up
+
+    def bend_anywhere(self, down_positions: Iterable[int]) -> None:
+        """Flip one bit at each of these counts of bytes down, whatever is there: payload, frame or header."""
+        self._bend_at = sorted(down_positions, reverse=True)
 
     def seen(self, pattern: bytes) -> bool:
         """Whether these bytes passed, either way; needs `listen=True`. A payload split over frames is put together."""
@@ -185,8 +190,9 @@ class Line:
             self.up_bytes += len(data)
             data, self._bend_up = self._bent(data, payloads, self._bend_up)
         else:
-            self.down_bytes += len(data)
             data, self._bend_down = self._bent(data, payloads, self._bend_down)
+            data = self._bent_anywhere(data)
+            self.down_bytes += len(data)
         if self._cut_at is not None and self._cut_at[0] == up:
             passed = self.up_bytes if up else self.down_bytes
             if passed >= self._cut_at[1]:
@@ -202,6 +208,13 @@ class Line:
                 left -= 1
                 self.bent += 1
         return bytes(bent), left
+
+    def _bent_anywhere(self, data: bytes) -> bytes:
+        bent = bytearray(data)
+        while self._bend_at and self._bend_at[-1] < self.down_bytes + len(data):
+            bent[max(0, self._bend_at.pop() - self.down_bytes)] ^= 0x04
+            self.bent += 1
+        return bytes(bent)
 
     def _hear(self) -> list[bytearray]:
         if self._heard is None:

@@ -74,6 +74,22 @@ async def test_a_byte_bent_on_the_way_is_noticed_and_fetched_again(tmp_path: Pat
     assert same(path, model)
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_bits_flipped_anywhere_even_in_headers_never_reach_the_file(
+    tmp_path: Path, model: Path, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL", logger="grpc")
+    store, [manifest] = await stored(tmp_path / "chunks", model)
+    async with serving(store) as server, Line(server.port) as line, connected(line.port) as channel:
+        line.bend_anywhere(random.Random(seed).sample(range(60_000, 20_000_000), 12))
+        source = GrpcSource(channel, "center", idle_timeout=1.0)
+        with ModelFiles(tmp_path / "models").stage(manifest) as staging:
+            stats = await fetch(staging, [source], retry=Retry())
+            assert same(staging.commit(), model)
+        assert line.bent == 12
+    assert stats.bad_copies + stats.cuts > 0
+
+
 async def test_thirty_cuts_delay_the_file_and_repeat_no_verified_chunk(tmp_path: Path, model: Path) -> None:
     store, [manifest] = await stored(tmp_path / "chunks", model)
     dice = random.Random(7)
@@ -117,11 +133,13 @@ async def test_a_killed_process_leaves_what_it_verified_and_the_next_fetches_onl
 
     with ModelFiles(folder).stage(manifest) as staging:
         missing = {chunk.digest.hex for chunk in staging.missing}
+        missing_bytes = staging.missing_bytes
     assert 0 < len(missing) < len(manifest.unique)
-    async with serving(store) as server:
+    async with serving(store) as server, Line(server.port) as line:
         with structlog.testing.capture_logs() as logs:
-            second = await start_fetching(server.port, folder, manifest)
+            second = await start_fetching(line.port, folder, manifest)
             assert await second.wait() == 0
+        assert line.down_bytes < 1.01 * missing_bytes + 20_000
     assert same(folder / f"{manifest.digest.hex}.gguf", model)
     assert blobs_read(logs) == missing | {manifest.digest.hex}
 

@@ -51,8 +51,12 @@ class Node:
         self.activated.append((state.revision.revision, await asyncio.to_thread(path.read_bytes)))
 
     @property
+    def state(self) -> fleet_pb2.ModelState:
+        return next(iter(self.follower.states()), fleet_pb2.ModelState())
+
+    @property
     def phase(self) -> int:
-        return self.follower.states()[0].phase
+        return self.state.phase
 
     def serves(self, manifest: Manifest) -> bool:
         held = self.follower.held().get(STABLE)
@@ -94,7 +98,7 @@ async def test_a_moved_channel_is_fetched_switched_to_and_reported(tmp_path: Pat
             await until(lambda: node.serves(two))
             await registry.move(STABLE, three)
             await until(lambda: node.serves(three))
-            state = node.follower.states()[0]
+            state = node.state
     assert [revision for revision, _ in node.activated] == [one.revision, two.revision, three.revision]
     assert [content for _, content in node.activated] == [path.read_bytes() for path in versions]
     assert state.target_revision == state.serving_revision == f"models/tiny/revisions/{three.revision}"
@@ -174,7 +178,7 @@ async def test_a_flipped_byte_in_the_held_file_is_found_at_start_and_only_its_ch
         assert again.activated == [], "a damaged file is not served"
         async with again.running():
             await until(lambda: again.serves(one))
-            progress = again.follower.states()[0].progress
+            progress = again.state.progress
     assert again.activated == [(one.revision, versions[0].read_bytes())]
     assert progress.wire_bytes < 5 << 20
 
@@ -186,9 +190,9 @@ async def test_the_newest_word_wins_over_a_fetch_in_progress(tmp_path: Path, ver
     async with serving(store, registry=registry) as server:
         async with Line(server.port, bytes_per_second=2_000_000) as line, connected(line.port) as channel:
             async with Node(tmp_path / "edge", channel).running() as node:
-                await until(lambda: node.follower.states()[0].progress.fetched_bytes > 100_000)
+                await until(lambda: node.state.progress.fetched_bytes > 100_000)
                 await registry.move(STABLE, two)
-                await until(lambda: node.follower.states()[0].target_revision.endswith(two.revision))
+                await until(lambda: node.state.target_revision.endswith(two.revision))
                 line.bytes_per_second = 0
                 await until(lambda: node.serves(two))
                 await until(lambda: node.files.unfinished() == [])
@@ -209,7 +213,7 @@ async def test_a_failed_switch_keeps_the_old_revision_and_is_tried_again(
             await until(lambda: node.serves(one))
             await registry.move(STABLE, two)
             await until(lambda: node.phase == Phase.PHASE_FAILED)
-            state = node.follower.states()[0]
+            state = node.state
             assert state.serving_revision.endswith(one.revision)
             assert state.target_revision.endswith(two.revision)
             assert "the worker died" in state.detail
@@ -226,7 +230,7 @@ async def test_a_channel_that_turns_back_is_a_switch_without_a_fetch(tmp_path: P
             for manifest in (one, two, one):
                 await registry.move(STABLE, manifest)
                 await until(lambda m=manifest: node.serves(m))
-            assert node.follower.states()[0].progress.wire_bytes == 0
+            assert node.state.progress.wire_bytes == 0
     assert [revision for revision, _ in node.activated] == [one.revision, two.revision, one.revision]
 
 
@@ -244,7 +248,7 @@ async def test_a_full_disk_is_said_and_the_old_revision_serves_until_there_is_ro
                 full.setattr("deltaic.store.staging.free_bytes", lambda _folder: 0)
                 await registry.move(STABLE, two)
                 await until(lambda: node.phase == Phase.PHASE_FAILED)
-                assert "no room" in node.follower.states()[0].detail
+                assert "no room" in node.state.detail
                 assert node.follower.held()[STABLE].revision.revision == one.revision
             await until(lambda: node.serves(two))
 
@@ -275,7 +279,7 @@ async def test_a_channel_that_comes_into_being_later_is_followed(tmp_path: Path,
     async with serving(store, registry=registry) as server, connected(server.port) as channel:
         async with Node(tmp_path / "edge", channel).running() as node:
             await asyncio.sleep(0.2)
-            assert node.phase == Phase.PHASE_UNSPECIFIED
+            assert node.follower.states() == []
             await registry.move(STABLE, one)
             await until(lambda: node.serves(one))
 
