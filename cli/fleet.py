@@ -79,9 +79,9 @@ def health(
     raise typer.Exit(0 if serving else 1)
 
 
-async def is_serving(target: str, service: str = "") -> bool:
+async def is_serving(target: str, service: str = "", *, what: str = "node") -> bool:
     """What the node's health service says. Raises RemoteError when nobody answers or the service is unknown."""
-    async with connected(target, "node") as connection:
+    async with connected(target, what) as connection:
         answer = await health_pb2_grpc.HealthStub(connection).Check(
             health_pb2.HealthCheckRequest(service=service), timeout=CALL_SECONDS
         )

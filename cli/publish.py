@@ -29,6 +29,7 @@ from cli.connection import (
     progress_console,
     run,
 )
+from cli.fleet import is_serving
 from deltaic.errors import InvalidArgument
 from deltaic.names import DEFAULT_CHANNEL, ChannelName, ModelName
 from deltaic.transfer.upload import upload
@@ -87,6 +88,7 @@ async def publish(
     """Hash, send what is missing, have it vetted, move the channel. Raises WeightsError, RemoteError."""
     name = ModelName.parse(model)
     target = ChannelName.parse(f"{name.model}/{channel}") if channel else None
+    await is_serving(center, what="center")  # before minutes of hashing, and without patience
     with progress or _bars() as bars:
         total = await asyncio.to_thread(_size, file)
         hashing = bars.add_task("hash", total=total)

@@ -4,7 +4,7 @@ import json
 
 import grpc
 
-from deltaic.rpc.interceptors import ClientCalls
+from deltaic.rpc.interceptors import client_calls
 from deltaic.v1 import audit_pb2, content_pb2, fleet_pb2, inference_pb2, registry_pb2
 
 MAX_FRAME_BYTES = 1 << 20
@@ -29,7 +29,7 @@ def open_channel(target: str, *, node: str) -> grpc.aio.Channel:
             ("grpc.max_reconnect_backoff_ms", 5_000),
             ("grpc.enable_http_proxy", 0),
         ],
-        interceptors=[ClientCalls(node)],
+        interceptors=client_calls(node),
     )
 
 

@@ -110,18 +110,13 @@ class NoDeadline(Internal):
     reason = "NO_DEADLINE"
 
 
-class ClientCalls(
-    grpc.aio.UnaryUnaryClientInterceptor,
-    grpc.aio.UnaryStreamClientInterceptor,
-    grpc.aio.StreamUnaryClientInterceptor,
-    grpc.aio.StreamStreamClientInterceptor,
-):
-    """Wraps every call of a channel."""
+class _ClientCalls:
+    """What happens to every call of a channel. To grpc.aio an interceptor is of one of four kinds, never of more."""
 
     def __init__(self, node: str) -> None:
         self._node = node
 
-    def _details(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+    async def _call(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         named = cast("str | bytes", details.method)  # bytes when it comes from grpc.aio, whatever its stubs say
         method = named.decode() if isinstance(named, bytes) else named
         if details.timeout is None and not method.startswith(_QUIET):
@@ -129,18 +124,32 @@ class ClientCalls(
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
         metadata[REQUEST_ID_KEY] = request_id()
         metadata[NODE_KEY] = self._node
-        return grpc.aio.ClientCallDetails(
+        passed_on = grpc.aio.ClientCallDetails(
             details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
         )
+        return await continuation(passed_on, request)
 
+
+class _UnaryUnary(_ClientCalls, grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(self._details(client_call_details), request)
+        return await self._call(continuation, client_call_details, request)
 
+
+class _UnaryStream(_ClientCalls, grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(self._details(client_call_details), request)
+        return await self._call(continuation, client_call_details, request)
 
+
+class _StreamUnary(_ClientCalls, grpc.aio.StreamUnaryClientInterceptor):
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(self._details(client_call_details), request_iterator)
+        return await self._call(continuation, client_call_details, request_iterator)
 
+
+class _StreamStream(_ClientCalls, grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(self._details(client_call_details), request_iterator)
+        return await self._call(continuation, client_call_details, request_iterator)
+
+
+def client_calls(node: str) -> list[grpc.aio.ClientInterceptor]:
+    """The interceptors of a channel of this node."""
+    return [kind(node) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
