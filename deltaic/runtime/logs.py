@@ -4,7 +4,6 @@ Never log the content of a prompt or of an answer. Tracebacks leave out the valu
 """
 
 import logging
-import os
 import sys
 
 import structlog
@@ -51,8 +50,6 @@ def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # The native half of gRPC repeats in its own form what becomes an error of ours.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_a_lost_client)
