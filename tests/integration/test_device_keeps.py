@@ -305,6 +305,9 @@ async def test_a_cut_line_stops_no_answer_and_a_line_that_is_back_is_used(folder
 
 async def test_a_device_that_starts_without_its_upstream_answers_from_what_it_holds(folder: Path) -> None:
     async with running(folder, 9) as application:
+        health = health_pb2_grpc.HealthStub(application.channel)
+        state = await health.Check(health_pb2.HealthCheckRequest(service="deltaic.v1.InferenceService"), timeout=5)
+        assert state.status == health_pb2.HealthCheckResponse.SERVING
         assert await served(application) == [CHANNEL]
         answer = await application.ask("hi", label=SENSITIVE)
         assert answer.completion is not None
@@ -331,13 +334,6 @@ async def test_garbage_at_the_door_neither_stops_the_device_nor_leaves_it(folder
         answer = await application.ask("hi", label=SENSITIVE)
         assert answer.completion is not None
         assert above.upstream.prompts == []
-
-
-async def test_health_and_reflection_answer(folder: Path) -> None:
-    async with running(folder, 9) as application:
-        health = health_pb2_grpc.HealthStub(application.channel)
-        answer = await health.Check(health_pb2.HealthCheckRequest(service="deltaic.v1.InferenceService"))
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_a_folder_and_a_port_belong_to_one_device(tmp_path: Path) -> None:
