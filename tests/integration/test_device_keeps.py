@@ -316,13 +316,12 @@ async def test_a_device_that_starts_without_its_upstream_answers_from_what_it_ho
 
 async def test_garbage_at_the_door_neither_stops_the_device_nor_leaves_it(folder: Path, library: Any) -> None:
     async with branch(library[0]) as above, running(folder, above.line.port) as application:
-        target = application.port
         for noise in (
             b"GET / HTTP/1.1\r\n\r\n",
             secrets.token_bytes(4096),
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 99,
         ):
-            _, writer = await asyncio.open_connection("127.0.0.1", target)
+            _, writer = await asyncio.open_connection("127.0.0.1", application.port)
             writer.write(noise)
             await writer.drain()
             writer.close()
@@ -371,7 +370,6 @@ def test_a_process_that_is_told_to_stop_finishes_its_answer_first(folder: Path, 
                 lines.append(line)
                 if "device.ready" in line:
                     break
-            assert lines, "it says when it is ready"
             answer = asyncio.run(ask_and_stop(port, process))
             assert answer.completion is not None
             assert answer.completion.usage.completion_tokens > 20
