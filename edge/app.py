@@ -198,10 +198,14 @@ async def _channel(target: str, node: str) -> AsyncIterator[grpc.aio.Channel]:
 @asynccontextmanager
 async def _beside(*endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run these until the context ends. One that fails takes the node with it: it must not go on half alive."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in endless]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in endless]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as errors:
+        # What went wrong is the first of them, whether it was in a task or in the body of the context.
+        raise errors.exceptions[0] from None
