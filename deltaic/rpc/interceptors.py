@@ -6,6 +6,7 @@ client call: refuse one without a timeout, pass on the request id and the node's
 
 import inspect
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
@@ -79,7 +80,7 @@ class ServerCalls(grpc.aio.ServerInterceptor):
     def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         identity = self._authenticator.authenticate(metadata, context.peer())
-        identifier = metadata.get(REQUEST_ID_KEY, "")[:64] or request_id()
+        identifier = metadata.get(REQUEST_ID_KEY, "")[:64] or uuid.uuid4().hex
         enter_call(identifier, identity)
         structlog.contextvars.bind_contextvars(request_id=identifier)
         authorize(identity, method)

@@ -14,6 +14,7 @@ from deltaic.rpc.interceptors import ServerCalls
 from deltaic.trust.identity import Authenticator, OpenNetwork
 
 _log = structlog.get_logger(__name__)
+_LARGEST_PORT = 65_535
 
 
 class PortInUse(DeltaicError, OSError):
@@ -51,6 +52,19 @@ class Server:
         for service in services or ("", *self._services):
             await self._health.set(service, status)
 
+    def _bind(self) -> int:
+        _, _, port = self._listen.rpartition(":")
+        try:
+            # gRPC takes the lower 16 bits of a larger number.
+            if not self._listen.startswith("unix:") and int(port) > _LARGEST_PORT:
+                raise RuntimeError(f"no such port: {port}")
+            return self._server.add_insecure_port(self._listen)
+        except (RuntimeError, ValueError):
+            raise PortInUse(
+                f"cannot listen on {self._listen}",
+                hint="the port is taken or the address is not of this machine: choose another with --listen",
+            ) from None
+
     @asynccontextmanager
     async def running(self, *, grace: float = 5.0, serving: bool = True) -> AsyncIterator["Server"]:
         """Listen until the context ends; then refuse new calls and give those in flight `grace` seconds.
@@ -60,13 +74,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        try:
-            self.port = self._server.add_insecure_port(self._listen)
-        except RuntimeError:
-            raise PortInUse(
-                f"cannot listen on {self._listen}",
-                hint="another process has the port: stop it, or choose one with --listen",
-            ) from None
+        self.port = self._bind()
         await self._server.start()
         await self.set_serving(serving)
         _log.info("rpc.listening", listen=self._listen, port=self.port, services=self._services)

@@ -6,6 +6,7 @@ is the metadata's key `hint`.
 
 import grpc
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -13,6 +14,7 @@ from deltaic.errors import Code, DeltaicError
 
 DOMAIN = "deltaic"
 STATUS_KEY = "grpc-status-details-bin"
+_MOST_CHARACTERS = 1_000
 
 
 class RemoteError(DeltaicError):
@@ -26,12 +28,16 @@ class RemoteError(DeltaicError):
 
 def to_status(error: DeltaicError) -> Status:
     """The status that a server answers with."""
-    info = ErrorInfo(
-        reason=error.reason, domain=DOMAIN, metadata=error.metadata | ({"hint": error.hint} if error.hint else {})
-    )
+    facts = error.metadata | ({"hint": error.hint} if error.hint else {})
+    info = ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={key: _short(text) for key, text in facts.items()})
     detail = Any()
     detail.Pack(info)
-    return Status(code=grpc.StatusCode[error.code].value[0], message=error.message, details=[detail])
+    return Status(code=grpc.StatusCode[error.code].value[0], message=_short(error.message), details=[detail])
+
+
+def _short(text: str) -> str:
+    """A status travels in a trailer of 8 KiB, twice; a longer one would arrive as another error."""
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
 def from_rpc_error(error: grpc.RpcError, target: str) -> DeltaicError:
@@ -54,7 +60,10 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> DeltaicError:
 
 
 def _unpack(code: Code, serialised: bytes) -> RemoteError | None:
-    status = Status.FromString(serialised)
+    try:
+        status = Status.FromString(serialised)
+    except DecodeError:
+        return None
     for detail in status.details:
         info = ErrorInfo()
         if detail.Unpack(info):

@@ -115,10 +115,10 @@ def _take_config(argv: list[str], prefix: str) -> tuple[Path | None, list[str]]:
     for argument in arguments:
         if argument == "--config":
             named = next(arguments, "")
-            if not named:
-                raise BadSettings("--config needs the name of a TOML file")
+            _require(named)
         elif argument.startswith("--config="):
             named = argument.removeprefix("--config=")
+            _require(named)
         else:
             rest.append(argument)
     if not named:
@@ -126,6 +126,11 @@ def _take_config(argv: list[str], prefix: str) -> tuple[Path | None, list[str]]:
     if not Path(named).is_file():
         raise BadSettings(f"no settings file at {named}", hint="create it, or leave --config out")
     return Path(named), rest
+
+
+def _require(named: str) -> None:
+    if not named:
+        raise BadSettings("--config needs the name of a TOML file")
 
 
 def default_data_dir(role: str) -> Path:
