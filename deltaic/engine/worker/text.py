@@ -30,9 +30,10 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += text
-        met = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        met = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if met:
-            before, self._held, self.stopped = self._held[: min(met)], "", True
+            # The one that is complete first, so that it does not matter how tokens cut the text.
+            before, self._held, self.stopped = self._held[: min(met)[1]], "", True
             return before
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
