@@ -48,7 +48,7 @@ class Journey:
             async with self._fleet(folder):
                 await self._first_version()
                 await self._chat()
-                async with self._traffic.flowing():
+                async with self._flowing():
                     await asyncio.sleep(self._seconds)
                     await self._second_version()
                     await asyncio.sleep(self._seconds)
@@ -136,7 +136,7 @@ class Journey:
         self._result.check("the center stopped when asked", status == 0, f"exit status {status}")
         before = len(self._traffic.answers)
         self._traffic.center_reachable = False
-        async with self._traffic.flowing():
+        async with self._flowing():
             await asyncio.sleep(self._seconds)
             cut = await ask(self._edge.address, Kind.CENTER_ONLY, CENTER_MODEL, _WHO, Label.PUBLIC)
         answers = self._traffic.answers[before:]
@@ -157,7 +157,7 @@ class Journey:
         await move_channel(self._center.address, ChannelName(HOT_MODEL, "stable"), name)
         await self._serving(str(name))
         seconds = time.monotonic() - started
-        async with self._traffic.flowing():
+        async with self._flowing():
             await asyncio.sleep(self._seconds)
             again = await ask(self._edge.address, Kind.CENTER_ONLY, CENTER_MODEL, _WHO, Label.PUBLIC)
         self._result.check("the nodes caught up when the center came back", True, f"{seconds:.1f} s")
@@ -196,6 +196,23 @@ class Journey:
         leaked = f"{result.sensitive_bytes_out} bytes in {self._tap.bytes_out:,} that left the device"
         result.check("no sensitive byte left the device", result.sensitive_bytes_out == 0, leaked)
         result.check("the edge answered most requests", result.edge_share > 0.5, f"{result.edge_share:.0%}")
+
+    @asynccontextmanager
+    async def _flowing(self) -> AsyncIterator[None]:
+        """Traffic, with its numbers on the terminal while it flows."""
+        with self._console.status("") as line:
+
+            async def show() -> None:
+                while True:
+                    line.update(self._traffic.in_numbers())
+                    await asyncio.sleep(0.2)
+
+            showing = asyncio.create_task(show())
+            try:
+                async with self._traffic.flowing():
+                    yield
+            finally:
+                showing.cancel()
 
     async def _publish(self, file: Path, model: str, description: str) -> tuple[float, Published]:
         with Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as bars:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -112,6 +113,14 @@ class Traffic:
 
     def of_kind(self, *kinds: Kind) -> Iterator[Answer]:
         return (answer for answer in self.answers if answer.kind in kinds)
+
+    def in_numbers(self) -> str:
+        """Requests so far, by who answered, as one line."""
+        by = Counter(answer.answered_by for answer in self.answers if not answer.error)
+        return (
+            f"{len(self.answers)} requests: edge {by['edge']}, device {by['device']}, center {by['center']}, "
+            f"failed {len(self.failed)}"
+        )
 
     @property
     def failed(self) -> list[Answer]:
