@@ -4,7 +4,16 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from rich.table import Table
 
-from cli.connection import CALL_SECONDS, DEFAULT_CENTER, CenterOption, JsonOption, connected, console, print_json, run
+from cli.connection import (
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    all_pages,
+    connected,
+    console,
+    print_json,
+    run,
+)
 from deltaic.trust.audit import AuditEntry, verify
 from deltaic.v1 import audit_pb2
 from deltaic.v1.audit_pb2_grpc import AuditServiceStub
@@ -31,13 +40,6 @@ def audit(center: CenterOption = DEFAULT_CENTER, as_json: JsonOption = False) ->
 
 async def list_entries(center: str) -> list[audit_pb2.AuditEntry]:
     """All pages of the log."""
-    found: list[audit_pb2.AuditEntry] = []
     request = audit_pb2.ListEntriesRequest(page_size=1000)
     async with connected(center, "center") as connection:
-        stub = AuditServiceStub(connection)
-        while True:
-            page = await stub.ListEntries(request, timeout=CALL_SECONDS)
-            found.extend(page.entries)
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        return await all_pages(AuditServiceStub(connection).ListEntries, request, lambda page: page.entries)

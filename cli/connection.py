@@ -5,7 +5,7 @@ import getpass
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -17,6 +17,8 @@ from deltaic.rpc.channel import open_channel
 from deltaic.rpc.status import from_rpc_error
 
 T = TypeVar("T")
+Page = TypeVar("Page")
+Item = TypeVar("Item")
 
 CALL_SECONDS = 15.0
 
@@ -53,6 +55,19 @@ async def connected(target: str, what: str) -> AsyncIterator[grpc.aio.Channel]:
             yield channel
         except grpc.RpcError as error:
             raise from_rpc_error(error, f"{what} {target}") from None
+
+
+async def all_pages(
+    call: Callable[..., Awaitable[Page]], request: Any, items: Callable[[Page], Iterable[Item]]
+) -> list[Item]:
+    """What every page of a List call holds. `request` is sent again with the token of the page before."""
+    found: list[Item] = []
+    while True:
+        page: Any = await call(request, timeout=CALL_SECONDS)
+        found.extend(items(page))
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
 
 
 def caller_name() -> str:

@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.table import Table
 
-from cli.connection import CALL_SECONDS, DEFAULT_CENTER, JsonOption, connected, console, print_json, run
+from cli.connection import CALL_SECONDS, DEFAULT_CENTER, JsonOption, all_pages, connected, console, print_json, run
 from deltaic.names import ChannelName, RevisionName
 from deltaic.v1 import fleet_pb2, inference_pb2
 from deltaic.v1.fleet_pb2_grpc import FleetServiceStub
@@ -57,16 +57,9 @@ def _state_columns(state: fleet_pb2.ModelState) -> tuple[str, str, str, str]:
 
 async def list_nodes(at: str) -> list[fleet_pb2.NodeReport]:
     """All pages of the reports that a center or an edge has."""
-    found: list[fleet_pb2.NodeReport] = []
     request = fleet_pb2.ListNodesRequest(page_size=1000)
     async with connected(at, "node") as connection:
-        stub = FleetServiceStub(connection)
-        while True:
-            page = await stub.ListNodes(request, timeout=CALL_SECONDS)
-            found.extend(page.nodes)
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        return await all_pages(FleetServiceStub(connection).ListNodes, request, lambda page: page.nodes)
 
 
 def health(

@@ -6,7 +6,17 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from rich.table import Table
 
-from cli.connection import CALL_SECONDS, DEFAULT_CENTER, CenterOption, JsonOption, connected, console, print_json, run
+from cli.connection import (
+    CALL_SECONDS,
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    all_pages,
+    connected,
+    console,
+    print_json,
+    run,
+)
 from deltaic.names import ChannelName, ModelName, RevisionName
 from deltaic.v1 import registry_pb2
 from deltaic.v1.registry_pb2_grpc import RegistryServiceStub
@@ -88,27 +98,13 @@ async def move_channel(
 
 async def list_channels(center: str, model: str) -> list[registry_pb2.Channel]:
     """All pages of the channels of a model, or of every model."""
-    found: list[registry_pb2.Channel] = []
     request = registry_pb2.ListChannelsRequest(model=model)
     async with connected(center, "center") as connection:
-        stub = RegistryServiceStub(connection)
-        while True:
-            page = await stub.ListChannels(request, timeout=CALL_SECONDS)
-            found.extend(page.channels)
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        return await all_pages(RegistryServiceStub(connection).ListChannels, request, lambda page: page.channels)
 
 
 async def list_revisions(center: str, model: str) -> list[registry_pb2.Revision]:
     """All pages of the revisions of a model."""
-    found: list[registry_pb2.Revision] = []
     request = registry_pb2.ListRevisionsRequest(model=model)
     async with connected(center, "center") as connection:
-        stub = RegistryServiceStub(connection)
-        while True:
-            page = await stub.ListRevisions(request, timeout=CALL_SECONDS)
-            found.extend(page.revisions)
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        return await all_pages(RegistryServiceStub(connection).ListRevisions, request, lambda page: page.revisions)
