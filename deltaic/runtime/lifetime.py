@@ -3,14 +3,38 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 import structlog
 
 from deltaic.errors import DeltaicError
+from deltaic.runtime.logs import configure_logs
+from deltaic.runtime.settings import NodeSettings
+
+S = TypeVar("S", bound=NodeSettings)
 
 _log = structlog.get_logger(__name__)
+
+
+def main_of(
+    role: str,
+    settings_class: type[S],
+    running: Callable[[S], AbstractAsyncContextManager[object]],
+    argv: Sequence[str] | None,
+) -> int:
+    """What `python -m ROLE` does: read the settings, set up logs, run; the exit status of the process.
+
+    `argv` None takes the arguments of this process. `--help` prints and exits 0.
+    """
+    try:
+        settings = settings_class.load(sys.argv[1:] if argv is None else argv, prog=f"deltaic {role}")
+    except DeltaicError as error:
+        print(f"deltaic {role}: {error}", file=sys.stderr)
+        return 1
+    configure_logs(settings.log_level, json=settings.log_json)
+    return run_node(role, lambda: running(settings))
 
 
 def run_node(role: str, running: Callable[[], AbstractAsyncContextManager[object]]) -> int:
