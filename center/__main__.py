@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from deltaic.runtime.lifetime import main_of
 from center.app import Center
 from center.config import CenterSettings
+from deltaic.runtime.lifetime import main_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:

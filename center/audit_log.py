@@ -7,8 +7,8 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from center import tables
 from center.database import Database
 from center.errors import OutOfRange, UnknownEntry
-from center.pages import decode_token, encode_token, page_size
 from center.records import Page
+from deltaic.rpc.pages import decode_token, encode_token, page_size
 from deltaic.trust.audit import AuditEntry, link
 
 MAX_PROOF_ENTRIES = 10_000

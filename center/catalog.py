@@ -12,10 +12,10 @@ from sqlalchemy import func, insert, select, tuple_
 from center import audit_log, rows, tables
 from center.database import Database
 from center.errors import StaleEtag, UnknownChannel
-from center.pages import decode_token, encode_token, page_size
 from center.records import Channel, Page, Revision
 from deltaic.errors import InvalidArgument
 from deltaic.names import ChannelName, ModelName, RevisionName
+from deltaic.rpc.pages import decode_token, encode_token, page_size
 
 
 def now_us() -> int:

@@ -1,7 +1,6 @@
 """Errors of the center.
 
 InvalidArgument
-├── BadPage               a page size or page token that this list never gave out
 ├── BadRequest            a field of a request that is missing, too long or malformed
 ├── LayoutMismatch        the manifest describes the file otherwise than the file itself
 └── TrialLoadFailed       the engine refuses the file, or dies of it
@@ -41,10 +40,6 @@ from deltaic.errors import (
     ResourceExhausted,
     Unavailable,
 )
-
-
-class BadPage(InvalidArgument):
-    reason = "BAD_PAGE"
 
 
 class BadRequest(InvalidArgument):

@@ -7,9 +7,9 @@ from sqlalchemy import Connection, insert, select, update
 from center.catalog import now_us
 from center.database import Database
 from center.errors import BadRequest
-from center.pages import decode_token, encode_token, page_size
 from center.records import Page
 from center.tables import node_reports
+from deltaic.rpc.pages import decode_token, encode_token, page_size
 from deltaic.v1 import fleet_pb2
 
 MAX_REPORTS = 10_000

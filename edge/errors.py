@@ -1,7 +1,5 @@
 """Errors of the edge.
 
-InvalidArgument
-└── BadPage               a page size or page token that this node never gave
 FailedPrecondition
 └── SensitiveNotAllowed   a request labelled sensitive arrived at a node that may not see it
 NotFound
@@ -21,16 +19,11 @@ DeadlineExceeded
 from deltaic.errors import (
     DeadlineExceeded,
     FailedPrecondition,
-    InvalidArgument,
     NotFound,
     ResourceExhausted,
     Unavailable,
     Unimplemented,
 )
-
-
-class BadPage(InvalidArgument):
-    reason = "BAD_PAGE"
 
 
 class SensitiveNotAllowed(FailedPrecondition):

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 
+from deltaic.rpc.pages import page_of
 from deltaic.v1 import fleet_pb2, fleet_pb2_grpc
 from edge.fleet import Fleet
-from edge.pages import page_of
 
 
 class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):

@@ -10,12 +10,12 @@ import grpc
 
 from deltaic.errors import InvalidArgument
 from deltaic.names import ChannelName, ModelName, RevisionName
+from deltaic.rpc.pages import page_of
 from deltaic.transfer.planning import plan_update
 from deltaic.transfer.threads import in_thread
 from deltaic.v1 import registry_pb2, registry_pb2_grpc
 from edge.errors import NotHeldHere, OnlyAtCenter
 from edge.mirror import Mirror
-from edge.pages import page_of
 
 MAX_HELD = 100
 MAX_WATCHED = 1_000

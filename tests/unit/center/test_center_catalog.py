@@ -13,7 +13,6 @@ from center.audit_log import AuditLog
 from center.catalog import Catalog
 from center.database import Database
 from center.errors import (
-    BadPage,
     OutOfRange,
     RequestIdReused,
     StaleEtag,
@@ -25,6 +24,7 @@ from center.errors import (
 from center.records import Channel, Revision
 from deltaic.errors import InvalidArgument
 from deltaic.names import ChannelName, ModelName, RevisionName
+from deltaic.rpc.pages import BadPage
 from deltaic.trust.audit import verify
 from deltaic.trust.errors import ChainBroken
 

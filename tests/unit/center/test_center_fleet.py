@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from center.database import Database
-from center.errors import BadPage, BadRequest
+from center.errors import BadRequest
 from center.fleet import Fleet
+from deltaic.rpc.pages import BadPage
 from deltaic.v1 import fleet_pb2
 
 NOW = 1_700_000_000_000_000

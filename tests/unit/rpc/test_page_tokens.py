@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from center.errors import BadPage
-from center.pages import decode_token, encode_token, page_size
+from deltaic.rpc.pages import BadPage, decode_token, encode_token, page_size
 
 
 def forged(value: object) -> str:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from edge.errors import BadPage
-from edge.pages import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, page_of
+from deltaic.rpc.pages import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, BadPage, page_of
 
 
 def walk(items: list[str], size: int) -> list[str]:

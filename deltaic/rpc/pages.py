@@ -3,12 +3,44 @@
 import base64
 import binascii
 import json
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from center.errors import BadPage
+from deltaic.errors import InvalidArgument
 
+_IN_MEMORY = "memory"
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000
 _MAX_TOKEN = 2_000
+
+T = TypeVar("T")
+
+
+class BadPage(InvalidArgument):
+    """A page size or page token that this list never gave out."""
+
+    reason = "BAD_PAGE"
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items of a list, and the token of the next page; empty on the last one."""
+
+    items: list[T]
+    next_token: str
+
+
+def page_of(items: Sequence[T], key: Callable[[T], str], size: int, token: str) -> Page[T]:
+    """The page after `token` of a list in memory, in the order of `key`, which is unique. Raises BadPage."""
+    size = page_size(size)
+    ordered = sorted(items, key=key)
+    after = decode_token(token, _IN_MEMORY, str)
+    start = bisect_right(ordered, str(after[0]), key=key) if after else 0
+    chosen = ordered[start : start + size]
+    more = len(ordered) > start + size
+    return Page(chosen, encode_token(_IN_MEMORY, key(chosen[-1])) if more else "")
 
 
 def page_size(asked: int) -> int:
