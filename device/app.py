@@ -2,10 +2,9 @@
 
 import asyncio
 import platform
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import structlog
@@ -13,18 +12,19 @@ import structlog
 from deltaic.engine.host import ModelHost
 from deltaic.names import ChannelName
 from deltaic.rpc.channel import open_channel
+from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
 from deltaic.runtime.data_folder import own_data_folder, runtime_folder
+from deltaic.runtime.lifetime import beside
 from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.follow import Follower
-from deltaic.v1 import inference_pb2_grpc
+from deltaic.v1 import fleet_pb2, inference_pb2, inference_pb2_grpc
 from deltaic.weights.manifest import Manifest
 from device.answer import Answers, Manner
 from device.config import DeviceSettings
 from device.decision_log import DecisionLog
 from device.inference_servicer import InferenceServicer
-from device.reporting import Reporter
 from device.uplink import Uplink
 
 _log = structlog.get_logger(__name__)
@@ -52,8 +52,8 @@ class Device:
             folder = stack.enter_context(own_data_folder(settings.data_dir, "device"))
             upstream = f"upstream {settings.upstream}"
             # Two connections: a model coming in does not hold up an answer.
-            bulk = await stack.enter_async_context(_channel(settings.upstream, self.node))
-            questions = await stack.enter_async_context(_channel(settings.upstream, self.node))
+            bulk = await stack.enter_async_context(open_channel(settings.upstream, node=self.node))
+            questions = await stack.enter_async_context(open_channel(settings.upstream, node=self.node))
             host = ModelHost(runtime_folder(folder), settings.engine, self.node, "device", log_level=settings.log_level)
             stack.push_async_callback(host.close)
             decisions = DecisionLog(folder / DECISION_LOG_NAME)
@@ -88,7 +88,7 @@ class Device:
         async def activate(state: ChannelState, path: Path, _manifest: Manifest) -> None:
             await host.serve(str(state.channel), state.revision, path)
 
-        changed = asyncio.Event()
+        reporter = Reporter(channel, upstream, every=self.settings.report_seconds)
         follower = Follower(
             [ChannelName.parse(name) for name in self.settings.channels],
             channel,
@@ -96,43 +96,13 @@ class Device:
             activate,
             data_dir=folder,
             upstream_name=upstream,
-            on_state=lambda _state: changed.set(),
+            on_state=lambda _state: reporter.changed(),
         )
-        reporter = Reporter(
-            channel,
-            upstream,
-            node=self.node,
-            every=self.settings.report_seconds,
-            changed=changed,
-            models=follower.states,
-            counts=answers.counts.to_proto,
-        )
+
+        def reports() -> list[fleet_pb2.NodeReport]:
+            counts = answers.counts.to_proto()
+            return [own_report(self.node, inference_pb2.NODE_ROLE_DEVICE, follower.states(), counts)]
+
         await follower.restore()
-        async with _beside(follower.follow(), reporter.run()):
+        async with beside(follower.follow(), reporter.run(reports)):
             yield
-
-
-@asynccontextmanager
-async def _channel(target: str, node: str) -> AsyncIterator[grpc.aio.Channel]:
-    channel = open_channel(target, node=node)
-    try:
-        yield channel
-    finally:
-        await channel.close()
-
-
-@asynccontextmanager
-async def _beside(*endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run these until the context ends. One that fails takes the node with it: it must not go on half alive."""
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in endless]
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001  # raised again below: a group would wrap it
-            failure = error
-        finally:
-            for task in tasks:
-                task.cancel()
-    if failure is not None:
-        raise failure

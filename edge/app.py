@@ -2,23 +2,24 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import structlog
 
 from deltaic.engine.host import ModelHost
 from deltaic.rpc.channel import open_channel
+from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
 from deltaic.runtime.data_folder import own_data_folder, runtime_folder
+from deltaic.runtime.lifetime import beside
 from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.channel_book import ChannelBook, ChannelState
 from deltaic.transfer.content_servicer import ContentServicer
 from deltaic.transfer.follow import BOOK_NAME, Follower
-from deltaic.v1 import content_pb2_grpc, fleet_pb2, fleet_pb2_grpc, inference_pb2_grpc, registry_pb2_grpc
+from deltaic.v1 import content_pb2_grpc, fleet_pb2, fleet_pb2_grpc, inference_pb2, inference_pb2_grpc, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
 from edge.answer import Answers
 from edge.center_line import CenterLine
@@ -31,7 +32,6 @@ from edge.index import Index, Keys, NodeEntry
 from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer
-from edge.reporting import Reporter, own_report
 from edge.statistics import RequestStatistics
 
 _log = structlog.get_logger(__name__)
@@ -62,8 +62,8 @@ class Edge:
             folder = stack.enter_context(own_data_folder(settings.data_dir, "edge"))
             run = runtime_folder(folder)
             # Two connections: a model coming in does not hold up an answer.
-            bulk = await stack.enter_async_context(_channel(settings.center, self.node))
-            calls = await stack.enter_async_context(_channel(settings.center, self.node))
+            bulk = await stack.enter_async_context(open_channel(settings.center, node=self.node))
+            calls = await stack.enter_async_context(open_channel(settings.center, node=self.node))
             files = await asyncio.to_thread(ModelFiles, folder / "models")
             host = ModelHost(run, settings.engine, self.node, "edge", log_level=settings.log_level)
             stack.push_async_callback(host.close)
@@ -148,7 +148,7 @@ class _Parts:
         if not self._followed:
             await self.server.set_serving(True, [_INFERENCE])
         await self._follower.restore()
-        async with _beside(self._follower.follow(), self._reporter.run(self._fleet.reports)):
+        async with beside(self._follower.follow(), self._reporter.run(self._fleet.reports)):
             try:
                 yield
             finally:
@@ -176,29 +176,4 @@ class _Parts:
         self.index.changed()
 
     def _report(self) -> fleet_pb2.NodeReport:
-        return own_report(self._node, self._follower.states(), self._statistics.totals())
-
-
-@asynccontextmanager
-async def _channel(target: str, node: str) -> AsyncIterator[grpc.aio.Channel]:
-    channel = open_channel(target, node=node)
-    try:
-        yield channel
-    finally:
-        await channel.close()
-
-
-@asynccontextmanager
-async def _beside(*endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run these until the context ends. One that fails takes the node with it: it must not go on half alive."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in endless]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-    except BaseExceptionGroup as errors:
-        # What went wrong is the first of them, whether it was in a task or in the body of the context.
-        raise errors.exceptions[0] from None
+        return own_report(self._node, inference_pb2.NODE_ROLE_EDGE, self._follower.states(), self._statistics.totals())

@@ -3,9 +3,9 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
 
 import structlog
 
@@ -51,6 +51,22 @@ def run_node(role: str, running: Callable[[], AbstractAsyncContextManager[object
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+@asynccontextmanager
+async def beside(*endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run these until the context ends. One that fails takes the node with it: it must not go on half alive."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in endless]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as errors:
+        # What went wrong is the first of them, whether it was in a task or in the body of the context.
+        raise errors.exceptions[0] from None
 
 
 async def _serve(role: str, running: Callable[[], AbstractAsyncContextManager[object]]) -> None:

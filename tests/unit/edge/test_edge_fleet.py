@@ -3,10 +3,10 @@
 import pytest
 
 from deltaic.errors import InvalidArgument
+from deltaic.rpc.reporting import own_report
 from deltaic.v1 import fleet_pb2, inference_pb2
 from edge import fleet as fleet_module
 from edge.fleet import Fleet
-from edge.reporting import own_report
 
 _Phase = fleet_pb2.ModelState
 
@@ -59,7 +59,7 @@ def test_the_own_report_leaves_out_channels_that_were_never_heard_of():
         fleet_pb2.ModelState(channel="models/a/channels/stable"),
         fleet_pb2.ModelState(channel="models/b/channels/stable", phase=_Phase.PHASE_READY),
     ]
-    own = own_report("edge@one", states, fleet_pb2.RequestCounts(answered=3))
+    own = own_report("edge@one", inference_pb2.NODE_ROLE_EDGE, states, fleet_pb2.RequestCounts(answered=3))
     assert [state.channel for state in own.models] == ["models/b/channels/stable"]
     assert (own.role, own.requests.answered) == (inference_pb2.NODE_ROLE_EDGE, 3)
     assert own.HasField("time")

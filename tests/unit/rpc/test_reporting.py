@@ -1,4 +1,4 @@
-"""Reports of a device: sent at once, at every change and now and then; a cut line is not an event each time."""
+"""Reports to the node above: sent at once, at every change and now and then; a cut line is not an event each time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from deltaic.rpc.channel import open_channel
+from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
 from deltaic.v1 import fleet_pb2, fleet_pb2_grpc, inference_pb2
-from device.reporting import Reporter
 
 STATE = fleet_pb2.ModelState(channel="models/m/channels/stable", phase=fleet_pb2.ModelState.PHASE_READY)
 
@@ -33,21 +33,18 @@ class Fleet(fleet_pb2_grpc.FleetServiceServicer):
 
 
 @asynccontextmanager
-async def reporting(port: int, every: float, changed: asyncio.Event) -> AsyncIterator[asyncio.Task[None]]:
+async def reporting(port: int, every: float) -> AsyncIterator[tuple[Reporter, asyncio.Task[None]]]:
     channel = open_channel(f"127.0.0.1:{port}", node="device@test")
     counts = iter(range(1, 1000))
-    reporter = Reporter(
-        channel,
-        "upstream edge",
-        node="device@test",
-        every=every,
-        changed=changed,
-        models=lambda: [STATE],
-        counts=lambda: fleet_pb2.RequestCounts(answered=next(counts)),
-    )
-    task = asyncio.create_task(reporter.run())
+    reporter = Reporter(channel, "upstream edge", every=every)
+
+    def reports() -> list[fleet_pb2.NodeReport]:
+        requests = fleet_pb2.RequestCounts(answered=next(counts))
+        return [own_report("device@test", inference_pb2.NODE_ROLE_DEVICE, [STATE], requests)]
+
+    task = asyncio.create_task(reporter.run(reports))
     try:
-        yield task
+        yield reporter, task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -63,7 +60,7 @@ async def fleet() -> AsyncIterator[tuple[Fleet, int]]:
 
 
 async def test_a_report_says_who_and_what_and_how_many() -> None:
-    async with fleet() as (heard, port), reporting(port, 60.0, asyncio.Event()):
+    async with fleet() as (heard, port), reporting(port, 60.0):
         await heard.count(1)
     (report,) = heard.reports
     assert (report.node, report.role) == ("device@test", inference_pb2.NODE_ROLE_DEVICE)
@@ -74,23 +71,22 @@ async def test_a_report_says_who_and_what_and_how_many() -> None:
 
 
 async def test_reports_come_again_and_again() -> None:
-    async with fleet() as (heard, port), reporting(port, 0.02, asyncio.Event()):
+    async with fleet() as (heard, port), reporting(port, 0.02):
         await heard.count(3)
     assert [report.requests.answered for report in heard.reports[:3]] == [1, 2, 3]
 
 
 async def test_a_change_is_reported_without_waiting() -> None:
-    changed = asyncio.Event()
-    async with fleet() as (heard, port), reporting(port, 60.0, changed):
+    async with fleet() as (heard, port), reporting(port, 60.0) as (reporter, _):
         await heard.count(1)
-        changed.set()
+        reporter.changed()
         await heard.count(2)
 
 
 @pytest.mark.timeout(30)
 async def test_a_line_that_stays_cut_is_logged_once_and_ends_nothing() -> None:
     with capture_logs() as logs:
-        async with reporting(9, 0.01, asyncio.Event()) as task:
+        async with reporting(9, 0.01) as (_, task):
             async with asyncio.timeout(20):
                 while sum(log["event"] == "report.not_delivered" for log in logs) < 1:
                     await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Reports to the center: this edge's own and its devices', at every change and every few seconds. Never content."""
+"""Reports to the node above, at every change and every few seconds: what a node serves and counts, never content."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -19,12 +19,15 @@ _BATCH = 1_000
 
 
 def own_report(
-    node: str, models: Iterable[fleet_pb2.ModelState], requests: fleet_pb2.RequestCounts
+    node: str,
+    role: "inference_pb2.NodeRole.ValueType",
+    models: Iterable[fleet_pb2.ModelState],
+    requests: fleet_pb2.RequestCounts,
 ) -> fleet_pb2.NodeReport:
-    """The report of an edge at this moment; channels that were never heard of are left out."""
+    """The report of a node at this moment; channels that were never heard of are left out."""
     report = fleet_pb2.NodeReport(
         node=node,
-        role=inference_pb2.NODE_ROLE_EDGE,
+        role=role,
         version=version("deltaic"),
         models=[state for state in models if state.phase != fleet_pb2.ModelState.PHASE_UNSPECIFIED],
         requests=requests,
@@ -36,16 +39,10 @@ def own_report(
 class Reporter:
     """Sends reports until cancelled. A cut line is normal: it is said once, and once that it is back."""
 
-    def __init__(
-        self,
-        channel: grpc.aio.Channel,
-        center: str,
-        *,
-        every: float,
-    ) -> None:
-        """`center` is for people; `every` is in seconds."""
+    def __init__(self, channel: grpc.aio.Channel, target: str, *, every: float) -> None:
+        """`target` names the node above for people; `every` is in seconds."""
         self._stub: fleet_pb2_grpc.FleetServiceAsyncStub = fleet_pb2_grpc.FleetServiceStub(channel)
-        self._center = center
+        self._target = target
         self._every = every
         self._changed = asyncio.Event()
         self._delivered = True
@@ -72,11 +69,11 @@ class Reporter:
                 request = fleet_pb2.ReportRequest(reports=reports[start : start + _BATCH])
                 await self._stub.Report(request, timeout=_TIMEOUT_SECONDS)
         except grpc.RpcError as failure:
-            error = from_rpc_error(failure, self._center)
+            error = from_rpc_error(failure, self._target)
             if self._delivered:
-                _log.info("report.not_delivered", code=error.code, error=error.message)
+                _log.info("report.not_delivered", upstream=self._target, code=error.code, error=error.message)
             self._delivered = False
         else:
             if not self._delivered:
-                _log.info("report.delivered_again", center=self._center)
+                _log.info("report.delivered_again", upstream=self._target)
             self._delivered = True
