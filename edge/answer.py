@@ -87,7 +87,8 @@ class Answers:
         target = parse_target(request.model)
         async with AsyncExitStack() as stack:
             until = _now() + seconds
-            leased = await self._leased(stack, target, inference_pb2.SENSITIVITY_UNSPECIFIED, until, escalate=False)
+            # Nothing is passed on here, so it needs no label.
+            leased = await self._leased(stack, target, inference_pb2.SENSITIVITY_PUBLIC, until, escalate=False)
             if leased is None:
                 raise NotHeldHere(f"{target} is not served by this edge", hint="`deltaic models` lists what is")
             return await count_tokens(leased, request, until - _now())
@@ -110,7 +111,7 @@ class Answers:
             # A switch or an eviction came between the decision and the lease.
             return await self._enter(stack, self._decide(target, sensitivity, line_up), until)
         except (HotSetFull, WorkerFailed) as error:
-            if not (escalate and line_up):
+            if not (escalate and line_up and sensitivity == inference_pb2.SENSITIVITY_PUBLIC):
                 raise
             _log.info("answer.not_here", target=str(target), reason=error.reason)
             return None

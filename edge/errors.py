@@ -1,7 +1,7 @@
 """Errors of the edge.
 
 FailedPrecondition
-└── SensitiveNotAllowed   a request labelled sensitive arrived at a node that may not see it
+└── SensitiveNotAllowed   a request that may not come here, or may go no further than here
 NotFound
 └── NotHeldHere           a channel, model or revision that this edge does not hold
 ResourceExhausted

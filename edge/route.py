@@ -3,6 +3,7 @@
     labelled sensitive          Refuse          it should not have come here; a device answers such requests itself
     loaded                      Local           the worker of a followed channel, or of a revision
     complete on disk            LoadThenLocal   the first request for it pays for the load
+    otherwise, not public       Refuse          what nobody labelled public goes no further than it has come
     otherwise, line up          Escalate        the center has every model
     otherwise, line cut         Refuse          say what is missing, at once
 
@@ -68,6 +69,12 @@ def decide(
         return Local(str(target))
     if (revision := held(target)) is not None:
         return LoadThenLocal(revision)
+    if sensitivity != inference_pb2.SENSITIVITY_PUBLIC:
+        unlabelled = SensitiveNotAllowed(
+            f"{target} is not on this edge, and a request without a label is not passed on to the center",
+            hint="label it public if it is (deltaic ask --label public), or let this edge follow the channel",
+        )
+        return Refuse(unlabelled)
     return Escalate() if line_up else Refuse(line_cut(target))
 
 

@@ -26,7 +26,7 @@ class _Sensitivity:
 class _SensitivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sensitivity.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SENSITIVITY_UNSPECIFIED: _Sensitivity.ValueType  # 0
-    """Nobody said: treated as sensitive."""
+    """Nobody said: answered where the application asked, and never passed on to another node."""
     SENSITIVITY_PUBLIC: _Sensitivity.ValueType  # 1
     """May be answered by any node."""
     SENSITIVITY_SENSITIVE: _Sensitivity.ValueType  # 2
@@ -36,7 +36,7 @@ class Sensitivity(_Sensitivity, metaclass=_SensitivityEnumTypeWrapper):
     """Sensitivity says whether a prompt may leave the device."""
 
 SENSITIVITY_UNSPECIFIED: Sensitivity.ValueType  # 0
-"""Nobody said: treated as sensitive."""
+"""Nobody said: answered where the application asked, and never passed on to another node."""
 SENSITIVITY_PUBLIC: Sensitivity.ValueType  # 1
 """May be answered by any node."""
 SENSITIVITY_SENSITIVE: Sensitivity.ValueType  # 2

@@ -60,8 +60,9 @@ class InferenceServiceServicer:
         """Generate streams an answer; the last message carries why it ended, what it used and where it was answered. A
         client that goes away frees its place within one decode step.
         Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context), NOT_FOUND (a model
-        that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it),
-        RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED, UNAVAILABLE (the worker died, or the line is cut).
+        that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one
+        without a label that only another node could answer), RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED,
+        UNAVAILABLE (the worker died, or the line is cut).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

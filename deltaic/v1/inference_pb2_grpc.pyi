@@ -37,8 +37,9 @@ class InferenceServiceStub:
     """Generate streams an answer; the last message carries why it ended, what it used and where it was answered. A
     client that goes away frees its place within one decode step.
     Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context), NOT_FOUND (a model
-    that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it),
-    RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED, UNAVAILABLE (the worker died, or the line is cut).
+    that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one
+    without a label that only another node could answer), RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED,
+    UNAVAILABLE (the worker died, or the line is cut).
     """
     CountTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]
     """CountTokens says how long a prompt is for a model, after its chat template.
@@ -58,8 +59,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Generate streams an answer; the last message carries why it ended, what it used and where it was answered. A
     client that goes away frees its place within one decode step.
     Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context), NOT_FOUND (a model
-    that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it),
-    RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED, UNAVAILABLE (the worker died, or the line is cut).
+    that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one
+    without a label that only another node could answer), RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED,
+    UNAVAILABLE (the worker died, or the line is cut).
     """
     CountTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]  # type: ignore[assignment]
     """CountTokens says how long a prompt is for a model, after its chat template.
@@ -82,8 +84,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Generate streams an answer; the last message carries why it ended, what it used and where it was answered. A
         client that goes away frees its place within one decode step.
         Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context), NOT_FOUND (a model
-        that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it),
-        RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED, UNAVAILABLE (the worker died, or the line is cut).
+        that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one
+        without a label that only another node could answer), RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED,
+        UNAVAILABLE (the worker died, or the line is cut).
         """
 
     @_abc_1.abstractmethod

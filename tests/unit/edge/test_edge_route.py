@@ -31,7 +31,13 @@ SENSITIVE = inference_pb2.SENSITIVITY_SENSITIVE
 )
 @pytest.mark.parametrize("sensitivity", [PUBLIC, UNLABELLED])
 def test_the_nearest_place_answers(target, loaded, held, line_up, expected, sensitivity):
-    assert decide(target, sensitivity, loaded=loaded.__contains__, held=held.get, line_up=line_up) == expected
+    route = decide(target, sensitivity, loaded=loaded.__contains__, held=held.get, line_up=line_up)
+    if sensitivity == UNLABELLED and expected == Escalate():
+        assert isinstance(route, Refuse), "nobody said that it may leave the branch"
+        assert (route.error.code, route.error.reason) == (Code.FAILED_PRECONDITION, "SENSITIVE_NOT_ALLOWED")
+        assert "--label public" in route.error.hint
+    else:
+        assert route == expected
 
 
 def test_with_the_line_cut_what_only_the_center_has_is_refused_by_name():
