@@ -93,6 +93,9 @@ class WorkerProcess:
             )
             self._forwarding = asyncio.create_task(self._forward())
             await self._wait_until_serving()
+        except OSError as error:
+            await asyncio.shield(self.kill())
+            raise WorkerFailed(f"no worker process could be started: {error}") from error
         except BaseException:
             await asyncio.shield(self.kill())
             raise

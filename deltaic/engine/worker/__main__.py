@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
@@ -40,13 +41,25 @@ def main(argv: Sequence[str]) -> int:
         if arguments.parent:
             die_with_parent(arguments.parent)
         asyncio.run(_serve(arguments))
-    except DeltaicError as error:
-        _log.error("worker.failed", message=error.message, hint=error.hint)  # one line, no traceback
-        return 1
     except Exception as error:  # noqa: BLE001  # the supervisor needs one line, whatever it was
-        _log.error("worker.failed", message=f"{type(error).__name__}: {error}")
+        _say(error)
         return 1
     return 0
+
+
+def _say(error: BaseException) -> None:
+    """The one line that the supervisor passes on."""
+    if isinstance(error, DeltaicError):
+        _log.error("worker.failed", message=error.message, hint=error.hint)
+    else:
+        _log.error("worker.failed", message=f"{type(error).__name__}: {error}")
+
+
+def _die(error: BaseException) -> NoReturn:
+    """End the process now, from any thread: its context is not to be trusted, and callers learn of it at once."""
+    _say(error)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -64,36 +77,23 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    """Listen, load, report SERVING, wait for the end. Raises what loading or decoding raised."""
+    """Listen, load, report SERVING, wait for SIGTERM. A model that cannot be loaded or decoded ends the process."""
     settings = EngineSettings.model_validate({name: getattr(arguments, name) for name in EngineSettings.model_fields})
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-
-    def end(error: BaseException | None = None) -> None:
-        if ended.done():
-            return
-        if error is None:
-            ended.set_result(None)
-        else:
-            ended.set_exception(error)
-
-    loop.add_signal_handler(signal.SIGTERM, end)
-
-    def died(error: BaseException) -> None:
-        loop.call_soon_threadsafe(end, error)
-
-    executor = Executor(arguments.model, settings, died)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    executor = Executor(arguments.model, settings, on_death=_die)
     origin = Origin(RevisionName.parse(arguments.revision), arguments.node, arguments.role)
     server = Server(f"unix:{arguments.socket}")
-    server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(executor, origin), _SERVICE)
+    servicer = InferenceServicer(executor, origin)
+    server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer, _SERVICE)
     async with server.running(grace=_STOP_GRACE, serving=False):
         executor.start()
+        stopping = asyncio.create_task(stop.wait())
         loading = asyncio.wrap_future(executor.loaded)
-        await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
-            loading.result()
             await server.set_serving(True)
-        await ended
+        await stopping
 
 
 if __name__ == "__main__":

@@ -54,8 +54,9 @@ _Command = _Submit | _Cancel | _Stop
 
 @dataclass(slots=True)
 class Executor:
-    """Start it, await `loaded`, then submit and cancel from any thread. `on_death` is called from the thread when the
-    context fails while serving; the process should end then.
+    """Start it, await `loaded`, then submit and cancel from any thread.
+
+    `on_death` is called from the thread when the model cannot be loaded or decoded; the process should end then.
     """
 
     path: Path
@@ -92,10 +93,6 @@ class Executor:
     def _run(self) -> None:
         try:
             self._load()
-        except BaseException as error:  # noqa: BLE001  # handed to whoever waits for the model
-            self.loaded.set_exception(error)
-            return
-        try:
             while self._turn():
                 continue
         except BaseException as error:  # noqa: BLE001  # handed to whoever ends the process

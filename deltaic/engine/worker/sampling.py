@@ -5,6 +5,8 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from deltaic.engine.errors import BadRequest
 from deltaic.v1 import inference_pb2
 
@@ -56,6 +58,10 @@ class SamplerChain:
         import llama_cpp.llama_cpp as native
 
         self._native: Any = native
+        self._vocabulary_size = vocabulary_size
+        self._chain: Any = None
+        if parameters.temperature == 0 and parameters.repeat_penalty == 1.0:
+            return
         self._chain = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
         for link in self._links(parameters, vocabulary_size):
             native.llama_sampler_chain_add(self._chain, link)
@@ -83,10 +89,16 @@ class SamplerChain:
         return [*links, native.llama_sampler_init_dist(parameters.seed)]
 
     def sample(self, context: Any, output: int) -> int:
-        """Draw a token from the logits of batch entry `output` and remember it."""
+        """Draw a token from the logits of batch entry `output` and remember it.
+
+        Plain greedy needs no chain: the first largest logit, found without building llama.cpp's list of candidates.
+        """
+        if self._chain is None:
+            logits = self._native.llama_get_logits_ith(context, output)
+            return int(np.ctypeslib.as_array(logits, (self._vocabulary_size,)).argmax())
         return int(self._native.llama_sampler_sample(self._chain, context, output))
 
     def close(self) -> None:
-        if self._chain:
+        if self._chain is not None:
             self._native.llama_sampler_free(self._chain)
             self._chain = None
