@@ -14,7 +14,7 @@ def main(target: str, model: str, question: str) -> None:
     request = inference_pb2.GenerateRequest(
         model=model,
         messages=[inference_pb2.ChatMessage(role="user", content=question)],
-        # Unlabelled means sensitive, and sensitive is answered on a device only.
+        # What is not said to be public is answered where it is asked, and passed on to nobody.
         sensitivity=inference_pb2.SENSITIVITY_PUBLIC,
     )
     with grpc.insecure_channel(target) as channel:

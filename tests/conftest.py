@@ -24,6 +24,12 @@ _TENSORS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _logs_stay_with_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is started inside the test process must not take over its logs for the tests that follow."""
+    monkeypatch.setattr("deltaic.runtime.lifetime.configure_logs", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> TinyGguf:
     """A factory of small valid GGUF files (about 10 kB), each in a folder of its own unless `folder` is given.
