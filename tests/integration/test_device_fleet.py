@@ -1,6 +1,7 @@
 """A device below a real edge below a real center, with listening lines between them."""
 
 import secrets
+import string
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -61,7 +62,8 @@ async def last_report(edge: EdgeNode) -> fleet_pb2.NodeReport:
 
 
 async def test_each_request_is_answered_where_it_may_be_seen(tmp_path: Path, demo_model_path: Path) -> None:
-    secret, public = "canary" + secrets.token_hex(8), "canary" + secrets.token_hex(8)
+    letters = string.ascii_lowercase  # digits might look like somebody's number
+    secret, public = ("canary" + "".join(secrets.choice(letters) for _ in range(20)) for _ in range(2))
     async with running_center(tmp_path / "center", engine=ENGINE) as center:
         revision = await publish(center, demo_model_path)
         center_port = int(center.center.address.rpartition(":")[2])
@@ -79,7 +81,7 @@ async def test_each_request_is_answered_where_it_may_be_seen(tmp_path: Path, dem
             refused = await device.refusal("models/rare", **saying(secret), sensitivity=SENSITIVE)
             assert refused.reason == "SENSITIVE_NEEDS_LOCAL_MODEL"
             refused = await device.refusal("models/rare", **saying(f"{secret} 4111 1111 1111 1111"))
-            assert refused.metadata["kinds"] == "CARD_NUMBER"
+            assert "CARD_NUMBER" in refused.metadata["kinds"].split(",")
 
             _, completion = await device.ask("models/rare", **saying(public))
             assert completion.answered_by == inference_pb2.NODE_ROLE_CENTER

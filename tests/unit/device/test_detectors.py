@@ -1,11 +1,9 @@
 """What the detectors find, what they leave alone, and that hostile text costs bounded time."""
 
-import time
-
 import pytest
 
 from device import detectors
-from device.detectors import Finding, detect
+from device.detectors import MOST_CHARACTERS, Finding, detect
 
 VALUES = {
     "CARD_NUMBER": ["4111111111111111", "4111 1111 1111 1111", "5500-0000-0000-0004", "6222021234567890128"],
@@ -149,12 +147,7 @@ def test_a_number_behind_many_broken_ones_is_still_found() -> None:
         "\u200b",
     ],
 )
-def test_hostile_text_costs_time_in_proportion_to_its_length(unit: str) -> None:
-    def seconds(length: int) -> float:
-        text = (unit * length)[:length]
-        started = time.process_time()
-        detect(text)
-        return time.process_time() - started
-
-    seconds(256)
-    assert seconds(8_192) < 16 * (seconds(1_024) + 0.01)
+@pytest.mark.timeout(60)
+def test_hostile_text_as_long_as_is_looked_at_comes_to_an_end(unit: str) -> None:
+    text = (unit * MOST_CHARACTERS)[:MOST_CHARACTERS]
+    assert all(0 <= finding.start < finding.end <= MOST_CHARACTERS for finding in detect(text))
