@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG002  # gRPC passes a context to every method
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from center.catalog import Catalog
 from center.errors import BadRequest, UnknownModel, UnknownRevision
 from center.manifests import Manifests
 from center.publishing import Order, Publisher
-from center.records import Revision
+from center.records import Channel, Revision
 from center.watch import WatchHub
 from deltaic.errors import DeltaicError
 from deltaic.names import ChannelName, ModelName, RevisionName
@@ -87,9 +88,15 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.SetChannelRequest, context: Context
     ) -> registry_pb2.SetChannelResponse:
         name, revision = ChannelName.parse(request.name), RevisionName.parse(request.revision)
-        actor = caller().name
-        moved = await in_thread(self._catalog.set_channel, name, revision, etag=request.etag, actor=actor)
-        self._hub.announce(moved)
+        actor, loop = caller().name, asyncio.get_running_loop()
+
+        def move() -> Channel:
+            moved = self._catalog.set_channel(name, revision, etag=request.etag, actor=actor)
+            # From here, since what is committed must be told also when the caller has left meanwhile.
+            loop.call_soon_threadsafe(self._hub.announce, moved)
+            return moved
+
+        moved = await in_thread(move)
         _log.info("channel.set", channel=str(name), revision=str(moved.revision.name), actor=actor)
         return registry_pb2.SetChannelResponse(channel=moved.to_proto())
 

@@ -1,14 +1,19 @@
 """The watch hub: newest states, bounded memory, an orderly end."""
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
 
 from center.errors import NodeStopping
 from center.records import Channel, Revision
+from center.registry_servicer import RegistryServicer
 from center.watch import Watcher, WatchHub
 from deltaic.names import ChannelName, RevisionName
+from deltaic.rpc.context import enter_call
+from deltaic.trust.identity import Identity
+from deltaic.v1 import registry_pb2
 
 STABLE, CANARY = ChannelName("m", "stable"), ChannelName("m", "canary")
 
@@ -79,3 +84,30 @@ async def test_closing_ends_those_who_wait_and_those_who_come() -> None:
             await waiting
     with pytest.raises(NodeStopping), hub.watching([]):
         raise AssertionError("a closed hub let a watcher in")
+
+
+class SlowCatalog:
+    """Commits a move only when it is told to."""
+
+    def __init__(self) -> None:
+        self.entered, self.commit = threading.Event(), threading.Event()
+
+    def set_channel(self, *_names: object, **_by: object) -> Channel:
+        self.entered.set()
+        assert self.commit.wait(10)
+        return state(7)
+
+
+async def test_a_move_whose_caller_left_while_it_was_committed_is_announced_all_the_same() -> None:
+    hub, catalog = WatchHub(), SlowCatalog()
+    servicer = RegistryServicer(catalog, None, None, hub)  # type: ignore[arg-type]
+    enter_call("1", Identity("operator", frozenset()))
+    request = registry_pb2.SetChannelRequest(name=str(STABLE), revision=str(state(7).revision.name))
+    with hub.watching([STABLE]) as watcher:
+        moving = asyncio.create_task(servicer.SetChannel(request, None))  # type: ignore[arg-type]
+        await asyncio.to_thread(catalog.entered.wait)
+        moving.cancel()
+        catalog.commit.set()
+        with pytest.raises(asyncio.CancelledError):
+            await moving
+        assert await taken(watcher, 1) == [7]
