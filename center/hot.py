@@ -63,7 +63,7 @@ class HotModels:
         try:
             if hot.loading is None:
                 hot.loading = asyncio.create_task(self._load(hot, revision))
-                hot.loading.add_done_callback(_seen)
+                hot.loading.add_done_callback(self._load_ended)
             # Shielded: a client that leaves must not take the model from those who wait with it.
             await asyncio.shield(hot.loading)
             async with self._host.lease(hot.key) as worker:
@@ -105,6 +105,12 @@ class HotModels:
             raise
         _log.info("hot.loaded", revision=hot.key, file_bytes=hot.size, seconds=round(seconds, 3))
 
+    def _load_ended(self, loading: "asyncio.Task[None]") -> None:
+        """Those who wait get the error; when all have left, nobody does, and the model may go for another."""
+        if not loading.cancelled():
+            loading.exception()
+        self._freed.set()
+
     async def _make_room(self, hot: _Hot) -> None:
         """Wait until the model fits beside those that answer. One at a time, in order of arrival. Raises HotSetFull."""
         if hot.size > self._hot_bytes:
@@ -144,9 +150,3 @@ class HotModels:
 
 def _is_loaded(hot: _Hot) -> bool:
     return hot.loading is not None and hot.loading.done()
-
-
-def _seen(loading: "asyncio.Task[None]") -> None:
-    """Those who wait get the error; when all have left, nobody does, and that is no mistake."""
-    if not loading.cancelled():
-        loading.exception()

@@ -160,6 +160,21 @@ async def test_who_leaves_while_a_model_loads_takes_it_from_nobody(parts: Simple
     assert parts.host.history == [key(1)]
 
 
+async def test_a_model_that_nobody_waited_for_in_the_end_makes_room_as_soon_as_it_is_loaded(
+    parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("center.hot.ROOM_TIMEOUT", 2.0)
+    parts.host.gate.clear()
+    leaving = asyncio.create_task(use(parts.hot, 1, 90))
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    waiting = asyncio.create_task(use(parts.hot, 2, 90))
+    await asyncio.sleep(0.01)
+    parts.host.gate.set()
+    await waiting
+    assert parts.host.loaded == [key(2)]
+
+
 async def test_closing_stops_what_is_loading_and_lets_every_file_go(parts: SimpleNamespace) -> None:
     await use(parts.hot, 1)
     parts.host.gate.clear()
