@@ -98,7 +98,8 @@ class Shelf:
     async def _remove(self, hex_: str) -> None:
         copy = self._copies.setdefault(hex_, _Copy())
         async with copy.making:
-            if copy.leases:
+            # Another removal may have come first, and a new copy of the same file may be in the making already.
+            if copy.leases or self._copies.get(hex_) is not copy:
                 return
             try:
                 await in_thread(self._files.remove, hex_)

@@ -139,6 +139,20 @@ async def test_a_discarded_file_is_gone_unless_somebody_uses_it(
         assert path.exists()
 
 
+async def test_two_who_remove_a_file_at_once_leave_a_later_copy_alone(
+    tmp_path: Path, chunks: CountingStore, tiny_gguf: TinyGguf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = await chunks.fill(tiny_gguf())
+    shelf = shelf_in(tmp_path, chunks)
+    async with shelf.lease(manifest):
+        pass
+    removed: list[str] = []
+    remove = ModelFiles.remove
+    monkeypatch.setattr(ModelFiles, "remove", lambda files, hex_: (removed.append(hex_), remove(files, hex_)))
+    await asyncio.gather(shelf.discard(manifest), shelf.discard(manifest))
+    assert removed == [manifest.digest.hex]
+
+
 async def test_manifests_are_parsed_once_and_bounded(chunks: CountingStore, tiny_gguf: TinyGguf) -> None:
     one, two = [await chunks.fill(tiny_gguf(general_name=name)) for name in ("1", "2")]
     manifests = Manifests(chunks, kept_bytes=max(len(one.data), len(two.data)))
