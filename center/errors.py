@@ -23,6 +23,7 @@ ResourceExhausted
 └── DatabaseFull          no room for the catalog on its disk
 Unavailable
 ├── NodeStopping          the center shuts down: watch again
+├── TrialLoadUnfinished   this machine had no time, memory or process to try the file: publish it again
 └── DatabaseBusy          another process holds the catalog's lock
 DataLoss
 └── DatabaseDamaged       the catalog's file is not whole
@@ -104,6 +105,10 @@ class NodeStopping(Unavailable):
 
 class DatabaseFull(ResourceExhausted):
     reason = "DATABASE_FULL"
+
+
+class TrialLoadUnfinished(Unavailable):
+    reason = "TRIAL_LOAD_UNFINISHED"
 
 
 class DatabaseBusy(Unavailable):

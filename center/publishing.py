@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 MAX_DESCRIPTION = 1_000
 
 TrialLoad: TypeAlias = Callable[[RevisionName, Path], Awaitable[None]]
-"""Loads a file once and decodes a token. Raises TrialLoadFailed with the line that says why not."""
+"""Loads a file once and decodes a token. Raises TrialLoadFailed (with the line that says why), TrialLoadUnfinished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Publisher:
         """The revision, new or as it was. A revision that is in the catalog is not examined again.
 
         Raises RequestIdReused, BlobsMissing, BadManifest, NotGGUF, Truncated, BadLayout, LayoutMismatch,
-        TrialLoadFailed, ChunkDamaged, DiskFull.
+        TrialLoadFailed, TrialLoadUnfinished, ChunkDamaged, DiskFull.
         """
         async with self._turn:
             answered = await in_thread(self._catalog.published, order.request_id, order.name)
