@@ -14,6 +14,7 @@ from deltaic.v1 import fleet_pb2
 
 MAX_REPORTS = 10_000
 _MAX_NODE_NAME = 255
+_MAX_REPORT_BYTES = 131_072
 _BATCH = 500
 
 
@@ -59,7 +60,21 @@ def _checked(reports: Sequence[fleet_pb2.NodeReport]) -> Sequence[fleet_pb2.Node
     for report in reports:
         if not report.node or len(report.node) > _MAX_NODE_NAME:
             raise BadRequest("a report without a usable node name", hint=f"name it in 1 to {_MAX_NODE_NAME} characters")
+        if report.ByteSize() > _MAX_REPORT_BYTES:
+            raise BadRequest(
+                f"a report of {report.ByteSize():,} bytes", hint=f"a node has at most {_MAX_REPORT_BYTES:,} to say"
+            )
+        _check_time(report)
     return reports
+
+
+def _check_time(report: fleet_pb2.NodeReport) -> None:
+    try:
+        report.time.ToMicroseconds()
+    except ValueError:
+        raise BadRequest(
+            f"the report of {report.node} has a time outside of the years 1 to 9999", hint="set the clock of that node"
+        ) from None
 
 
 def _batches(names: list[str]) -> Iterator[list[str]]:

@@ -70,6 +70,19 @@ def test_a_report_without_a_usable_name_is_refused_with_its_whole_call(
     assert versions(fleet) == {}
 
 
+@pytest.mark.parametrize("seconds", [10**18, -(10**17)])
+def test_a_report_with_a_time_that_is_none_is_refused(open_fleet: Callable[[], Fleet], seconds: int) -> None:
+    bad = report("bad")
+    bad.time.seconds = seconds
+    with pytest.raises(BadRequest, match="time"):
+        open_fleet().record([report("good"), bad])
+
+
+def test_a_report_larger_than_any_node_has_to_say_is_refused(open_fleet: Callable[[], Fleet]) -> None:
+    with pytest.raises(BadRequest, match="bytes"):
+        open_fleet().record([report("n", version="v" * 131_072)])
+
+
 def test_too_many_reports_in_one_call_are_refused(open_fleet: Callable[[], Fleet]) -> None:
     fleet = open_fleet()
     fleet.record([report(f"n{number:05}") for number in range(1_200)])

@@ -39,6 +39,18 @@ def test_a_report_with_an_unusable_name_is_refused_with_all_that_came_with_it(no
     assert told == []
 
 
+def test_a_report_that_the_center_would_refuse_does_not_spoil_those_of_the_branch():
+    fleet, told = make()
+    bad_time, too_large = report("device@b"), report("device@c")
+    bad_time.time.seconds = 10**18
+    too_large.version = "v" * 131_072
+    for bad, said in ((bad_time, "time"), (too_large, "bytes")):
+        with pytest.raises(InvalidArgument, match=said):
+            fleet.record([bad])
+    assert [each.node for each in fleet.reports()] == ["edge@one"]
+    assert told == []
+
+
 def test_too_many_reports_in_one_call_are_refused(monkeypatch):
     monkeypatch.setattr(fleet_module, "MAX_REPORTS", 2)
     fleet, _ = make()
