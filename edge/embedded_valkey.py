@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import structlog
 
@@ -26,6 +27,7 @@ _START_SECONDS = 10.0
 _RESTART_SECONDS = 0.5
 _MOST_RESTART_SECONDS = 30.0
 _MAX_MEMORY = "64mb"
+_HINT = "name a server of your own with --index-url redis://HOST:PORT"
 
 
 class EmbeddedValkey:
@@ -39,7 +41,7 @@ class EmbeddedValkey:
 
     @property
     def url(self) -> str:
-        return f"unix://{self._socket}"
+        return f"unix://{quote(str(self._socket))}"
 
     @property
     def pid(self) -> int | None:
@@ -59,6 +61,19 @@ class EmbeddedValkey:
             await self._stop()
 
     async def _start(self) -> None:
+        try:
+            await self._spawn()
+        except OSError as error:
+            raise IndexUnreachable(f"the embedded Valkey did not start: {error}", hint=_HINT) from None
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while not await self._answers():  # noqa: ASYNC110  # another process becomes ready, not a task
+                    await asyncio.sleep(0.02)
+        except (TimeoutError, IndexUnreachable):
+            await self._stop()
+            raise IndexUnreachable(f"the embedded Valkey did not start: {self._last_words()}", hint=_HINT) from None
+
+    async def _spawn(self) -> None:
         self._socket.unlink(missing_ok=True)
         with self._log_file.open("wb") as output:
             self._process = await asyncio.create_subprocess_exec(
@@ -69,16 +84,6 @@ class EmbeddedValkey:
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C in the terminal is the edge's to handle
             )
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                while not await self._answers():  # noqa: ASYNC110  # another process becomes ready, not a task
-                    await asyncio.sleep(0.02)
-        except (TimeoutError, IndexUnreachable):
-            await self._stop()
-            raise IndexUnreachable(
-                f"the embedded Valkey did not start: {self._last_words()}",
-                hint="name a server of your own with --index-url redis://HOST:PORT",
-            ) from None
 
     async def _answers(self) -> bool:
         if self._process is None or self._process.returncode is not None:
@@ -126,7 +131,10 @@ class EmbeddedValkey:
         self._socket.unlink(missing_ok=True)
 
     def _last_words(self) -> str:
-        lines = self._log_file.read_text("utf-8", "replace").strip().splitlines()
+        try:
+            lines = self._log_file.read_text("utf-8", "replace").strip().splitlines()
+        except OSError as error:
+            return f"its log cannot be read: {error.strerror}"
         return lines[-1] if lines else "it said nothing"
 
 

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
+from edge import embedded_valkey
 from edge import index as index_module
 from edge.embedded_valkey import EmbeddedValkey
 from edge.errors import IndexUnreachable
@@ -213,6 +214,38 @@ def test_the_embedded_server_dies_with_a_killed_edge(tmp_path):
     while alive(pid):
         assert time.monotonic() < deadline, "the server outlived its edge"
         time.sleep(0.02)
+
+
+async def test_the_embedded_server_comes_back_after_the_disk_refused_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded_valkey, "_RESTART_SECONDS", 0.05)
+    log_file, aside = tmp_path / "index.log", tmp_path / "aside"
+    async with EmbeddedValkey(tmp_path).running() as valkey:
+        first = valkey.pid
+        log_file.rename(aside)
+        log_file.mkdir()
+        os.kill(first, signal.SIGKILL)
+        with capture_logs() as logs:
+            await until(said(logs, "index.server_died"))
+            await asyncio.sleep(0.2)
+        log_file.rmdir()
+
+        async def is_back() -> bool:
+            return valkey.pid != first and await valkey._answers()
+
+        await until(is_back)
+
+
+async def test_the_embedded_server_says_in_one_line_that_its_folder_is_gone(tmp_path):
+    with pytest.raises(IndexUnreachable, match="did not start"):
+        async with EmbeddedValkey(tmp_path / "gone").running():
+            raise AssertionError("it started without a folder")
+
+
+async def test_the_embedded_server_is_found_in_a_folder_of_any_name(tmp_path):
+    folder = tmp_path / "100%25 ours?#1"
+    folder.mkdir()
+    async with EmbeddedValkey(folder).running() as valkey, mirrored(valkey.url):
+        assert valkey.pid
 
 
 def alive(pid: int) -> bool:
