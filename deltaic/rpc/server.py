@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from deltaic.errors import DeltaicError
 from deltaic.rpc.interceptors import ServerCalls
+from deltaic.rpc.keepalive import keepalive_options
 from deltaic.trust.identity import Authenticator, OpenNetwork
 
 _log = structlog.get_logger(__name__)
@@ -36,7 +37,7 @@ class Server:
             interceptors=[ServerCalls(authenticator or OpenNetwork())],
             options=[
                 ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                *keepalive_options(),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
