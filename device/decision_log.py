@@ -142,7 +142,7 @@ def _from_line(line: bytes) -> AuditEntry:
             previous_hash=bytes.fromhex(fields["previous_hash"]),
             hash=bytes.fromhex(fields["hash"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ChainBroken(f"a line of the log is not an entry: {type(error).__name__}") from error
 
 

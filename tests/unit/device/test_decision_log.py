@@ -85,6 +85,11 @@ async def test_a_line_that_a_crash_cut_short_is_removed(path: Path, cut: int) ->
         lambda _: "[]\n",
         lambda _: '{"sequence": 1}\n',
         lambda line: json.dumps(json.loads(line) | {"hash": "zz"}) + "\n",
+        lambda line: json.dumps(json.loads(line) | {"sequence": -1}) + "\n",
+        lambda line: json.dumps(json.loads(line) | {"time_us": 1 << 63}) + "\n",
+        lambda line: json.dumps(json.loads(line) | {"sequence": float("inf")}) + "\n",
+        lambda line: json.dumps(json.loads(line) | {"actor": "\ud800"}) + "\n",
+        lambda _: "[" * 10_000 + "\n",
     ],
 )
 async def test_a_damaged_end_refuses_further_entries(path: Path, damage: object) -> None:

@@ -74,6 +74,8 @@ def test_a_chain_that_nobody_touched_verifies_whole_and_from_the_middle() -> Non
         {"details": {}},
         {"previous_hash": bytes([1]) * 32},
         {"hash": bytes(32)},
+        {"time_us": 1 << 63},
+        {"actor": "\ud800"},
     ],
 )
 def test_a_changed_entry_breaks_the_chain(change: dict[str, object]) -> None:
