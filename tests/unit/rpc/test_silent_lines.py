@@ -46,10 +46,14 @@ class Cable:
         ]
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            await self.whole.wait()
-            writer.write(data)
-        writer.close()
+        try:
+            while data := await reader.read(1 << 16):
+                await self.whole.wait()
+                writer.write(data)
+        except ConnectionError:
+            return  # what was written when the other end had hung up
+        finally:
+            writer.close()
 
 
 @asynccontextmanager
