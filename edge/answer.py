@@ -70,7 +70,7 @@ class Answers:
                 async for piece in pieces:
                     yield piece
         except DeltaicError as error:
-            outcome = None if error.code in _CLIENTS_FAULT else Outcome.FAILED
+            outcome = None if _is_clients_fault(error) else Outcome.FAILED
             if isinstance(error, CenterUnreachable):
                 await self._name_neighbours(error, target)
             raise
@@ -104,12 +104,12 @@ class Answers:
     ) -> LeasedWorker | None:
         """The worker that answers, leased until `stack` ends; None when the center should."""
         line_up = self._line.up if escalate else True
-        route = self._decide(target, sensitivity, line_up)
         try:
-            return await self._enter(stack, route, until)
-        except NotServed:
-            # A switch or an eviction came between the decision and the lease.
-            return await self._enter(stack, self._decide(target, sensitivity, line_up), until)
+            try:
+                return await self._enter(stack, self._decide(target, sensitivity, line_up), until)
+            except (NotServed, NotHeldHere):
+                # A switch, an eviction or a removal came between the decision and the lease.
+                return await self._enter(stack, self._decide(target, sensitivity, line_up), until)
         except (HotSetFull, WorkerFailed) as error:
             if not (escalate and line_up and sensitivity == inference_pb2.SENSITIVITY_PUBLIC):
                 raise
@@ -132,7 +132,9 @@ class Answers:
                     async with asyncio.timeout_at(until):
                         return await stack.enter_async_context(self._hot_set.load(revision))
                 except TimeoutError:
-                    raise NoTimeLeft(f"the deadline passed while {revision} was loading") from None
+                    raise NoTimeLeft(
+                        f"the deadline passed while {revision} was loading", hint="ask again, with more time"
+                    ) from None
 
     async def _name_neighbours(self, error: CenterUnreachable, target: Target) -> None:
         if neighbours := await self._index.neighbours(target.model):
@@ -142,6 +144,11 @@ class Answers:
         if outcome is not None:
             self._statistics.record(target.model, outcome)
         self._index.changed()
+
+
+def _is_clients_fault(error: DeltaicError) -> bool:
+    """A model that is here and does not start is this edge's own failure, whatever its code."""
+    return error.code in _CLIENTS_FAULT and not isinstance(error, WorkerFailed)
 
 
 def _now() -> float:

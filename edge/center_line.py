@@ -38,7 +38,7 @@ class CenterLine:
         """
         timeout = seconds - min(_MARGIN_SECONDS, _MARGIN_SHARE * seconds)
         if timeout <= 0:
-            raise NoTimeLeft(f"no time left to ask the center for {target}")
+            raise NoTimeLeft(f"no time left to ask the center for {target}", hint="ask again, with more time")
         call = self._stub.Generate(request, timeout=timeout)
         try:
             async for response in call:
