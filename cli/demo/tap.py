@@ -54,6 +54,8 @@ class Tap:
             return
         self._writers += (writer, far_writer)
         await asyncio.gather(_pour(reader, far_writer, seen), _pour(far_reader, writer, None))
+        for each in (writer, far_writer):
+            each.close()
 
 
 async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: bytearray | None) -> None:
@@ -63,4 +65,4 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen
                 seen += block
             writer.write(block)
             await writer.drain()
-    writer.close()
+        writer.write_eof()
