@@ -149,6 +149,13 @@ def test_running_answers_may_finish_before_a_node_is_killed(settings_of):
         assert int(SERVICES[role]["stop_grace_period"].removesuffix("s")) > longest
 
 
+def test_the_readme_says_how_long_running_answers_have(settings_of):
+    seconds = {role: getattr(settings_of(role), "grace" if role == "center" else "drain_seconds") for role in ROLES}
+    assert seconds["edge"] == seconds["device"]
+    said = f"running answers have {seconds['edge']:g} seconds, {seconds['center']:g} at the center"
+    assert said in (ROOT / "compose" / "README.md").read_text()
+
+
 def _copied():
     return [source for instruction, rest in STAGES["builder"] if instruction == "COPY" for source in rest.split()[:-1]]
 
