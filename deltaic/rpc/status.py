@@ -14,7 +14,7 @@ from deltaic.errors import Code, DeltaicError
 
 DOMAIN = "deltaic"
 STATUS_KEY = "grpc-status-details-bin"
-_MOST_CHARACTERS = 1_000
+_MOST_BYTES = 1_000
 
 
 class RemoteError(DeltaicError):
@@ -37,7 +37,8 @@ def to_status(error: DeltaicError) -> Status:
 
 def _short(text: str) -> str:
     """A status travels in a trailer of 8 KiB, twice; a longer one would arrive as another error."""
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
+    raw = text.encode("utf-8", "replace")
+    return text if len(raw) <= _MOST_BYTES else raw[:_MOST_BYTES].decode("utf-8", "ignore") + "..."
 
 
 def from_rpc_error(error: grpc.RpcError, target: str) -> DeltaicError:
@@ -68,5 +69,7 @@ def _unpack(code: Code, serialised: bytes) -> RemoteError | None:
         info = ErrorInfo()
         if detail.Unpack(info):
             metadata = dict(info.metadata)
-            return RemoteError(code, info.reason, status.message, hint=metadata.pop("hint", ""), **metadata)
+            error = RemoteError(code, info.reason, status.message, hint=metadata.pop("hint", ""))
+            error.metadata = metadata  # its keys are the other side's choice: no names of arguments
+            return error
     return None

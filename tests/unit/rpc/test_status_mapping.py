@@ -78,6 +78,11 @@ async def test_any_text_survives_the_way(message: str) -> None:
     assert (await answered(InvalidArgument(message, hint=message))).message == message
 
 
+async def test_a_long_message_in_any_script_does_not_cost_the_caller_its_code() -> None:
+    known = await answered(NotFound("語" * 1_000, hint="語" * 1_000))
+    assert (known.code, known.message[:100]) == (Code.NOT_FOUND, "語" * 100)
+
+
 async def test_a_very_long_message_does_not_cost_the_caller_its_code() -> None:
     known = await answered(InvalidArgument("x" * 100_000, hint="y" * 100_000))
     assert (known.code, known.reason) == (Code.INVALID_ARGUMENT, "INVALID_ARGUMENT")
@@ -162,6 +167,18 @@ def test_details_that_are_not_ours_are_not_believed(trailer: bytes) -> None:
     known = from_rpc_error(rpc_error(grpc.StatusCode.NOT_FOUND, "plain text", (STATUS_KEY, trailer)), "center")
     assert known.code is Code.NOT_FOUND
     assert "plain text" in known.message
+
+
+def test_metadata_may_have_any_keys() -> None:
+    """They are the other side's choice, so none of them may be taken for an argument of ours."""
+    status = to_status(NotFound("gone"))
+    info = ErrorInfo(reason="NOT_FOUND", metadata={"code": "1", "message": "2", "reason": "3", "self": "4"})
+    status.details[0].Pack(info)
+    known = from_rpc_error(
+        rpc_error(grpc.StatusCode.NOT_FOUND, "x", (STATUS_KEY, status.SerializeToString())), "center"
+    )
+    assert (known.code, known.message) == (Code.NOT_FOUND, "gone")
+    assert known.metadata == {"code": "1", "message": "2", "reason": "3", "self": "4"}
 
 
 def test_the_code_of_the_call_counts_not_the_one_in_the_details() -> None:
