@@ -1,6 +1,8 @@
 """A request handed to a leased worker, and what a worker's end means to its caller."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -36,10 +38,9 @@ async def generate(
     stub = await leased.worker.ready(remaining)
     call = stub.Generate(request, timeout=remaining)
     try:
-        async for response in call:
-            yield response
-    except grpc.RpcError as error:
-        raise await _meaning(error, leased) from None
+        async with _understood(leased):
+            async for response in call:
+                yield response
     finally:
         call.cancel()
 
@@ -49,10 +50,24 @@ async def count_tokens(
 ) -> inference_pb2.CountTokensResponse:
     """The length of a prompt for the leased model. Raises as `generate` does."""
     stub = await leased.worker.ready(remaining)
-    try:
+    async with _understood(leased):
         return await stub.CountTokens(request, timeout=remaining)
+
+
+@asynccontextmanager
+async def _understood(leased: LeasedWorker) -> AsyncIterator[None]:
+    """Turn what gRPC raises for a call to a worker into our errors."""
+    try:
+        yield
     except grpc.RpcError as error:
         raise await _meaning(error, leased) from None
+    except asyncio.CancelledError:
+        # gRPC also raises this in a reader whose channel was closed by our side. A server that let it through would
+        # send no status at all, and its client would wait until the deadline.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise _lost(leased) from None
 
 
 async def _meaning(error: grpc.RpcError, leased: LeasedWorker) -> DeltaicError:
@@ -61,11 +76,16 @@ async def _meaning(error: grpc.RpcError, leased: LeasedWorker) -> DeltaicError:
     if not isinstance(known, RemoteError):
         return known
     if known.reason in ("UNREACHABLE", "CANCELLED"):
-        again = {"hint": "send the request again", "revision": str(leased.revision)}
-        if leased.worker.stopping:
-            return WorkerStopping("the worker was stopped before the answer was complete", **again)
-        await leased.worker.notice_death()
-        return WorkerDied("the worker died while it answered", **again)
+        if not leased.worker.stopping:
+            await leased.worker.notice_death()
+        return _lost(leased)
     if known.reason == "DEADLINE_EXCEEDED":
         return OutOfTime("the deadline passed before the answer was complete")
     return known
+
+
+def _lost(leased: LeasedWorker) -> DeltaicError:
+    again = {"hint": "send the request again", "revision": str(leased.revision)}
+    if leased.worker.stopping:
+        return WorkerStopping("the worker was stopped before the answer was complete", **again)
+    return WorkerDied("the worker died while it answered", **again)

@@ -56,6 +56,16 @@ async def test_a_killed_worker_fails_its_answer_clearly_and_comes_back(host: Mod
     assert await pid_of(host) not in (0, before)
 
 
+async def test_a_slow_reader_is_told_that_its_worker_was_stopped(host: ModelHost) -> None:
+    """Not that its own task was cancelled: a server that serves it would then send no status."""
+    async with host.lease(KEY) as leased:
+        stream = generate(leased, endless(), 60)
+        await anext(stream)
+        await leased.worker.stop(0.05)
+        with pytest.raises(WorkerStopping, match="stopped before the answer was complete"):
+            await rest_of(stream)
+
+
 async def test_a_caller_waits_for_a_restart_no_longer_than_its_deadline(host: ModelHost) -> None:
     os.kill(await pid_of(host), signal.SIGKILL)
     async with host.lease(KEY) as leased:
