@@ -66,10 +66,12 @@ class Uplink:
             async with asyncio.timeout(within):
                 response = await call.read()
         except TimeoutError:
-            raise UpstreamSlow(f"{self.target} sent nothing for {within:.1f} s") from None
+            raise UpstreamSlow(
+                f"{self.target} sent nothing for {within:.1f} s", hint="ask again, or raise --patience"
+            ) from None
         if isinstance(response, inference_pb2.GenerateResponse):
             return response
-        raise UpstreamCut(f"{self.target} ended its answer without a completion")
+        raise UpstreamCut(f"{self.target} ended its answer without a completion", hint="ask again")
 
 
 async def _let_it_end(call: _Call) -> None:

@@ -114,7 +114,7 @@ async def test_an_edge_that_is_not_there_is_named() -> None:
 async def test_an_edge_that_does_not_begin_in_time_is_left() -> None:
     edge = Edge(30.0, "late")
     async with linked(edge) as uplink:
-        with pytest.raises(UpstreamSlow):
+        with pytest.raises(UpstreamSlow, match="--patience"):
             await text_of(uplink.generate(outbound(), 20.0, first_within=0.2))
         await asyncio.wait_for(edge.cancelled.wait(), 2)
 
@@ -126,7 +126,7 @@ async def test_patience_is_for_the_first_message_only() -> None:
 
 async def test_an_answer_without_its_completion_is_an_error() -> None:
     async with linked(Edge("half", completes=False)) as uplink:
-        with pytest.raises(UpstreamCut):
+        with pytest.raises(UpstreamCut, match="ask again"):
             await text_of(uplink.generate(outbound(), 5.0))
 
 
