@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from center.errors import DatabaseBusy, DatabaseDamaged, DatabaseFull, DatabaseUnusable
 
 _BUSY_TIMEOUT_MS = 10_000
+_CHECK_THE_DISK = "check the disk of the data folder: its space, its mount, who may write"
 
 
 class Database:
@@ -55,7 +56,7 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """All or nothing: commits at the end of the block, rolls back when it raises.
 
-        Raises DatabaseFull, DatabaseBusy or DatabaseDamaged for what SQLite says of its file.
+        Raises DatabaseFull, DatabaseBusy, DatabaseDamaged or DatabaseUnusable for what SQLite says of its file.
         """
         connecting = self._engine.connect().execution_options(deltaic_writes=True)
         with _told_plainly(), connecting as connection, connection.begin():
@@ -76,6 +77,9 @@ def _told_plainly() -> Iterator[None]:
             ("SQLITE_BUSY", DatabaseBusy, "another process holds it; try again"),
             ("SQLITE_CORRUPT", DatabaseDamaged, "restore it from a copy"),
             ("SQLITE_NOTADB", DatabaseDamaged, "restore it from a copy"),
+            ("SQLITE_IOERR", DatabaseUnusable, _CHECK_THE_DISK),
+            ("SQLITE_READONLY", DatabaseUnusable, _CHECK_THE_DISK),
+            ("SQLITE_CANTOPEN", DatabaseUnusable, _CHECK_THE_DISK),
         ):
             if name.startswith(prefix):
                 raise known(f"the catalog's database: {error.orig}", hint=hint) from None

@@ -14,7 +14,7 @@ AlreadyExists
 FailedPrecondition
 ├── BlobsMissing          the manifest, or chunks that it names, are not stored here
 ├── SensitiveNotAllowed   a sensitive prompt came here, where it must not be seen
-└── DatabaseUnusable      the catalog cannot be opened, or is newer than this software
+└── DatabaseUnusable      the catalog cannot be opened, read or written, or is newer than this software
 Aborted
 └── StaleEtag             the channel moved since the caller read it
 OutOfRange                a proof that would be too long

@@ -106,6 +106,19 @@ def test_a_full_disk_is_said_as_such(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_disk_that_takes_no_writes_is_said_with_advice(tmp_path: Path) -> None:
+    database = Database.open(url(tmp_path))
+
+    def writing() -> None:
+        with database.writing() as connection:
+            connection.execute(text("PRAGMA query_only = 1"))
+            connection.execute(text("INSERT INTO models VALUES ('m', 1)"))
+
+    with pytest.raises(DatabaseUnusable, match="check the disk"):
+        writing()
+    database.close()
+
+
 def test_a_damaged_file_is_refused_at_start(tmp_path: Path) -> None:
     database = Database.open(url(tmp_path))
     with database.reading() as connection:
