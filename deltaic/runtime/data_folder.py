@@ -5,7 +5,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deltaic.errors import FailedPrecondition
@@ -47,8 +47,10 @@ def _lock(descriptor: int, folder: Path, role: str) -> None:
         raise DataFolderUnusable(
             f"{owner} works in {folder}", hint="stop it, or give this one a folder of its own with --data-dir"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{role} (process {os.getpid()})\n".encode(), 0)
+    # Who works here is only a courtesy to the next one: a node whose disk is full must still start and serve.
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{role} (process {os.getpid()})\n".encode(), 0)
 
 
 def runtime_folder(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """The folder that one node owns: one process at a time, a short path for sockets, clear refusals."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -24,6 +25,19 @@ def test_a_folder_is_made_and_belongs_to_one_at_a_time(tmp_path: Path) -> None:
         assert "--data-dir" in str(caught.value)
     with own_data_folder(folder, "device"):
         pass
+
+
+def test_a_full_disk_does_not_keep_a_node_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with (
+        own_data_folder(tmp_path, "edge"),
+        pytest.raises(DataFolderUnusable, match="another process works"),
+        own_data_folder(tmp_path, "edge"),
+    ):
+        pytest.fail("it was given away twice")
 
 
 def test_a_process_that_dies_leaves_its_folder_free(tmp_path: Path) -> None:
