@@ -50,12 +50,11 @@ class ChannelWatch:
                 self._backoff.reset()
             except grpc.RpcError as failure:
                 error = from_rpc_error(failure, self._upstream_name)
-                if error.code is Code.DEADLINE_EXCEEDED:
-                    continue  # the stream has had its time
-                self._down(error)
-                await self._retry.sleep(self._backoff.next_delay())
-            else:
-                await self._retry.sleep(_FIRST_DELAY_SECONDS)
+                if error.code is not Code.DEADLINE_EXCEEDED:  # else the stream has had its time
+                    self._down(error)
+                    await self._retry.sleep(self._backoff.next_delay())
+                    continue
+            await self._retry.sleep(_FIRST_DELAY_SECONDS)
 
     async def _listen(self) -> None:
         request = registry_pb2.WatchChannelsRequest(names=sorted(str(each) for each in self._channels))
