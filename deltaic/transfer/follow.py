@@ -143,6 +143,8 @@ class Follower:
     async def _remove_unneeded(self) -> None:
         removed = False
         for revision_hex in self._book.unneeded():
+            if revision_hex not in self._book.unneeded():
+                continue  # while another one was removed, a channel turned back to it
             try:
                 await in_thread(self._files.remove, revision_hex)
             except DeltaicError as error:
