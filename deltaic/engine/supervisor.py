@@ -177,8 +177,10 @@ class Worker:
             pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 await self._start_process()
-            except DeltaicError as error:
-                self._last_end = error.message
-                _log.error("worker.restart_failed", why=error.message, pause=pause)  # one line
+            except Exception as error:  # noqa: BLE001  # whatever it was, nobody else would start this worker again
+                self._last_end = (
+                    error.message if isinstance(error, DeltaicError) else f"{type(error).__name__}: {error}"
+                )
+                _log.error("worker.restart_failed", why=self._last_end, pause=pause)  # one line
             else:
                 return pause
