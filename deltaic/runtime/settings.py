@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from deltaic.errors import InvalidArgument
 
+_LONGEST_NAME = 255
 _toml_file: ContextVar[Path | None] = ContextVar("toml_file", default=None)
 
 
@@ -43,6 +44,14 @@ class NodeSettings(BaseSettings):
     name: str = Field("", description="Name of this node in reports and logs; by default ROLE@HOST.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
     log_json: bool | None = Field(None, description="JSON logs; by default only when stderr is not a terminal.")
+
+    @field_validator("name")
+    @classmethod
+    def _name_can_travel(cls, name: str) -> str:
+        """It goes with every call, in a header of HTTP/2, which takes nothing else."""
+        if not (name.isascii() and name.isprintable() and len(name) <= _LONGEST_NAME):
+            raise ValueError(f"use at most {_LONGEST_NAME} printable ASCII characters")
+        return name.strip()
 
     @field_validator("*")
     @classmethod

@@ -54,6 +54,13 @@ def refused(*flags: str) -> str:
     return text
 
 
+@pytest.mark.parametrize("name", ["Zürich", "two\nlines", "a" * 256])
+def test_a_name_that_no_header_carries_is_refused(name: str) -> None:
+    """Every call of the node would fail for it."""
+    assert "printable ASCII" in refused("--name", name)
+    assert load("--name", "branch 7").name == "branch 7"
+
+
 def test_nothing_said_is_the_default() -> None:
     settings = load()
     assert (settings.listen, settings.channels, settings.part.slots, settings.name) == ("127.0.0.1:1", [], 4, "")
