@@ -7,8 +7,12 @@ from typing import Any
 import grpc
 
 from center.audit_log import AuditLog
+from center.errors import OutOfRange
 from deltaic.transfer.threads import in_thread
 from deltaic.v1 import audit_pb2, audit_pb2_grpc
+
+_MOST_BYTES = 4_000_000
+"""gRPC clients take messages of 4 MiB."""
 
 
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
@@ -28,5 +32,14 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     async def ProveEntry(
         self, request: audit_pb2.ProveEntryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> audit_pb2.ProveEntryResponse:
-        chain = await in_thread(self._log.prove, request.sequence, request.head_sequence)
-        return audit_pb2.ProveEntryResponse(chain=[entry.to_proto() for entry in chain])
+        return await in_thread(self._proof, request.sequence, request.head_sequence)
+
+    def _proof(self, sequence: int, head: int) -> audit_pb2.ProveEntryResponse:
+        chain = self._log.prove(sequence, head)
+        proof = audit_pb2.ProveEntryResponse(chain=[entry.to_proto() for entry in chain])
+        if proof.ByteSize() > _MOST_BYTES:
+            raise OutOfRange(
+                f"the {len(chain):,} entries of this proof have {proof.ByteSize():,} bytes, too many for one message",
+                hint="prove against an older head, nearer to the entry",
+            )
+        return proof

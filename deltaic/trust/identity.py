@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+MAX_NAME = 255
+"""Characters of a caller's name."""
+
 
 class Role(StrEnum):
     """What a caller may be. A method names the roles that may call it in `deltaic.trust.roles`."""
@@ -35,5 +38,5 @@ class OpenNetwork:
     """Everybody who reaches the port has every role: for loopback and for networks that are trusted as a whole."""
 
     def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        """Takes the caller's word for its name: `x-node` of its metadata, else its address."""
-        return Identity(metadata.get("x-node", "") or peer, frozenset(Role))
+        """Takes the caller's word for its name, which logs will keep: `x-node` of its metadata, else its address."""
+        return Identity((metadata.get("x-node", "") or peer)[:MAX_NAME], frozenset(Role))
