@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -64,9 +65,17 @@ def runtime_folder(folder: Path) -> Path:
     if len(os.fsencode(run)) > _SOCKET_ROOM:
         name = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:12]
         run = Path(tempfile.gettempdir()) / f"deltaic-{os.getuid()}-{name}"
-    run.mkdir(mode=0o700, exist_ok=True)
-    if run.stat().st_uid != os.getuid():
-        raise DataFolderUnusable(f"{run} belongs to another user", hint="remove it, or set TMPDIR to a private folder")
+    try:
+        run.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        hint = "remove what is there, or make room"
+        raise DataFolderUnusable(f"cannot make {run} for sockets: {error.strerror}", hint=hint) from None
+    # Its name below the temporary folder can be guessed, so a link that somebody left there is not followed.
+    facts = run.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
+        raise DataFolderUnusable(
+            f"{run} is a link or belongs to another user", hint="remove it, or set TMPDIR to a private folder"
+        )
     for stale in run.glob("*.sock"):
         stale.unlink()
     return run

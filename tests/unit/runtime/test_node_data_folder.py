@@ -78,3 +78,30 @@ def test_a_folder_with_a_long_name_has_its_sockets_elsewhere_always_in_the_same_
         assert runtime_folder(long) == run
     finally:
         run.rmdir()
+
+
+def test_a_link_in_the_place_of_the_sockets_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary, folder, other = tmp_path / "t", tmp_path / ("long" * 20), tmp_path / "other"
+    for each in (temporary, folder, other):
+        each.mkdir()
+    (other / "precious.sock").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    run = runtime_folder(folder)
+    run.rmdir()
+    run.symlink_to(other)
+    with pytest.raises(DataFolderUnusable, match="is a link or belongs to another user"):
+        runtime_folder(folder)
+    assert (other / "precious.sock").exists()
+
+
+def test_a_file_in_the_place_of_the_sockets_is_one_line_of_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    run = runtime_folder(folder)
+    run.rmdir()
+    run.write_text("")
+    with pytest.raises(DataFolderUnusable, match="cannot make .* for sockets"):
+        runtime_folder(folder)
