@@ -103,5 +103,5 @@ def test_a_file_in_the_place_of_the_sockets_is_one_line_of_advice(
     run = runtime_folder(folder)
     run.rmdir()
     run.write_text("")
-    with pytest.raises(DataFolderUnusable, match="cannot make .* for sockets"):
+    with pytest.raises(DataFolderUnusable, match=r"cannot make .* for sockets"):
         runtime_folder(folder)
