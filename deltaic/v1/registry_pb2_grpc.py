@@ -87,7 +87,8 @@ class RegistryServiceServicer:
         channel moves.
         Errors: INVALID_ARGUMENT (manifest or file fails vetting; a bad model name), FAILED_PRECONDITION (blobs missing),
         DATA_LOSS (stored bytes do not match), ALREADY_EXISTS (the request id was used for another manifest),
-        UNIMPLEMENTED (an edge).
+        RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the file could not be tried for want of time or memory: try
+        again), UNIMPLEMENTED (an edge).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,8 @@ class RegistryServiceStub:
     channel moves.
     Errors: INVALID_ARGUMENT (manifest or file fails vetting; a bad model name), FAILED_PRECONDITION (blobs missing),
     DATA_LOSS (stored bytes do not match), ALREADY_EXISTS (the request id was used for another manifest),
-    UNIMPLEMENTED (an edge).
+    RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the file could not be tried for want of time or memory: try
+    again), UNIMPLEMENTED (an edge).
     """
     GetRevision: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetRevisionRequest, _registry_pb2.GetRevisionResponse]
     """GetRevision returns one revision by its name.
@@ -83,7 +84,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     channel moves.
     Errors: INVALID_ARGUMENT (manifest or file fails vetting; a bad model name), FAILED_PRECONDITION (blobs missing),
     DATA_LOSS (stored bytes do not match), ALREADY_EXISTS (the request id was used for another manifest),
-    UNIMPLEMENTED (an edge).
+    RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the file could not be tried for want of time or memory: try
+    again), UNIMPLEMENTED (an edge).
     """
     GetRevision: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetRevisionRequest, _registry_pb2.GetRevisionResponse]  # type: ignore[assignment]
     """GetRevision returns one revision by its name.
@@ -130,7 +132,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         channel moves.
         Errors: INVALID_ARGUMENT (manifest or file fails vetting; a bad model name), FAILED_PRECONDITION (blobs missing),
         DATA_LOSS (stored bytes do not match), ALREADY_EXISTS (the request id was used for another manifest),
-        UNIMPLEMENTED (an edge).
+        RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the file could not be tried for want of time or memory: try
+        again), UNIMPLEMENTED (an edge).
         """
 
     @_abc_1.abstractmethod
