@@ -129,8 +129,9 @@ class ModelHost:
     async def _start(self, revision: RevisionName, path: Path) -> _Hosted:
         self._check_open()
         self._started += 1
+        name = f"w{self._started}"  # taken before anything is awaited: another start may come in between
         spec = WorkerSpec(revision, path, self._node, self._role, self._settings, self._log_level)
-        worker = Worker(spec, await asyncio.to_thread(self._sockets), f"w{self._started}")
+        worker = Worker(spec, await asyncio.to_thread(self._sockets), name)
         await worker.start()
         try:
             self._check_open()

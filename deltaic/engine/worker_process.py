@@ -181,13 +181,20 @@ class WorkerProcess:
             try:
                 async for answer in watch:
                     if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                        models = await self.stub.ListModels(inference_pb2.ListModelsRequest(), timeout=timeout)
-                        return models.models[0].context_tokens
+                        return await self._identify()
             except grpc.RpcError as error:
                 _log.debug("worker.not_listening", pid=self.pid, why=str(error))
             finally:
                 watch.cancel()
             await asyncio.sleep(_POLL)
+
+    async def _identify(self) -> int:
+        """See that the process behind the socket is the one wanted; the tokens of one slot. Raises WorkerFailed."""
+        timeout = self._spec.settings.start_timeout
+        (served,) = (await self.stub.ListModels(inference_pb2.ListModelsRequest(), timeout=timeout)).models
+        if served.revision != str(self._spec.revision):
+            raise WorkerFailed(f"the worker on {self._socket.name} serves {served.revision}, not {self._spec.revision}")
+        return served.context_tokens
 
     async def _forward(self) -> None:
         """Pass the worker's log on, line by line, until it closes its end."""

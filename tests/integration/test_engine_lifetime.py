@@ -128,6 +128,22 @@ async def test_serving_what_is_served_changes_nothing_and_two_keys_share_a_worke
         await pid_of(host)
 
 
+async def test_two_revisions_that_come_at_once_are_each_answered_by_their_own_worker(
+    tmp_path: Path, demo_model_path: Path
+) -> None:
+    host = ModelHost(tmp_path / "run", SETTINGS, "edge@test", "edge")
+    other = demo_model_path.with_name("smollm2-code.Q4_1.gguf")
+    try:
+        for _ in range(3):
+            await asyncio.gather(host.serve("one", REVISION, demo_model_path), host.serve("two", NEXT_REVISION, other))
+            for key, revision in (("one", REVISION), ("two", NEXT_REVISION)):
+                _, completion = await answer(host, ask("Say hello.", max_tokens=2), key=key)
+                assert completion.revision == str(revision)
+            await asyncio.gather(host.release("one"), host.release("two"))
+    finally:
+        await host.close()
+
+
 async def test_two_keys_that_come_at_once_start_one_worker(tmp_path: Path, demo_model_path: Path) -> None:
     host = ModelHost(tmp_path / "run", SETTINGS, "edge@test", "edge")
     await asyncio.gather(*(host.serve(key, REVISION, demo_model_path) for key in ("a", "b")))
