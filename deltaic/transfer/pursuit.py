@@ -155,9 +155,18 @@ class Pursuit:
             return
         await self._on_aim(target)
         self.serving = target
-        self._state.target_revision = str(target.revision)
+        if self._state.target_revision != str(target.revision):
+            self._forget_the_abandoned(target)
         if self._state.phase != _Phase.PHASE_READY:
             self._enter(_Phase.PHASE_READY)
+
+    def _forget_the_abandoned(self, target: ChannelState) -> None:
+        """The numbers of an update that nobody wants any more say nothing of what serves, which is here whole."""
+        self._meter = UpdateMeter(self._advanced)
+        self._state.progress.Clear()
+        self._state.target_revision = str(target.revision)
+        if (manifest := self._obtainer.files.manifest(target.revision.hex)) is not None:
+            self._meter.whole(manifest)
 
     async def _pause(self) -> None:
         """Wait before the next attempt, or until upstream is heard again."""
@@ -201,6 +210,7 @@ class Pursuit:
             revision=str(target.revision),
             full_bytes=progress.full_bytes,
             reused_bytes=progress.reused_bytes,
+            fetched_bytes=progress.fetched_bytes,
             wire_bytes=progress.wire_bytes,
             fetch_seconds=round(progress.fetch_seconds, 3),
             switch_seconds=round(progress.switch_seconds, 3),

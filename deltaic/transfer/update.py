@@ -123,22 +123,29 @@ class Obtainer:
 
 
 class UpdateMeter:
-    """The numbers of one update, read while it runs. Bytes and seconds as `deltaic.v1.UpdateProgress` defines them."""
+    """The numbers of one update, read while it runs, as `deltaic.v1.UpdateProgress` defines them.
+
+    Every byte of the file needed fetching or did not, so what is reused and what is fetched are the whole of it in the
+    end, and the manifest over.
+    """
 
     def __init__(self, on_advance: Callable[[], None]) -> None:
         self._on_advance = on_advance
         self._manifest_bytes = 0
         self._manifest_wire_bytes = 0
         self._stats: Callable[[], FetchStats] | None = None
+        self._held_bytes = 0
+        self._repeated_bytes = 0
         self.full_bytes = 0
 
     def whole(self, manifest: Manifest) -> None:
         """The file was here."""
-        self.full_bytes = manifest.size
+        self.full_bytes = self._held_bytes = manifest.size
 
     def described(self, manifest: Manifest, wire_bytes: int) -> None:
         """The manifest has arrived."""
         self.full_bytes = manifest.size
+        self._repeated_bytes = manifest.size - sum(digest.size for digest in manifest.unique)
         self._manifest_bytes, self._manifest_wire_bytes = manifest.digest.size, wire_bytes
 
     def fetching(self, stats: Callable[[], FetchStats]) -> None:
@@ -151,7 +158,11 @@ class UpdateMeter:
 
     @property
     def reused_bytes(self) -> int:
-        return self._stats().reused_bytes if self._stats else 0
+        """Bytes of the file that need no fetching: held whole, left by an earlier attempt, copied, or said twice."""
+        if self._stats is None:
+            return self._held_bytes
+        stats = self._stats()
+        return self._repeated_bytes + stats.resumed_bytes + stats.reused_bytes
 
     @property
     def fetched_bytes(self) -> int:

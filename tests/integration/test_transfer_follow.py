@@ -106,6 +106,7 @@ async def test_a_moved_channel_is_fetched_switched_to_and_reported(tmp_path: Pat
     assert state.progress.reused_bytes > 0.99 * three.size
     assert 0 < state.progress.wire_bytes < 0.01 * three.size
     assert state.progress.fetch_seconds > 0
+    assert accounts_for(state, three)
     assert {Phase.PHASE_FETCHING, Phase.PHASE_LOADING, Phase.PHASE_READY} <= {each.phase for each in node.states}
     assert registry.plans_asked == 3
 
@@ -137,6 +138,7 @@ async def test_a_restart_without_upstream_serves_what_is_held(tmp_path: Path, ve
                 await until(lambda: again.serves(one))
                 await asyncio.sleep(0.5)
     assert again.activated == [(one.revision, versions[0].read_bytes())]
+    assert again.state.progress.reused_bytes == again.state.progress.full_bytes == one.size, "nothing is left to do"
     assert [log["event"] for log in logs].count("watch.line_down") == 1, "offline is said once"
 
 
@@ -181,6 +183,8 @@ async def test_a_flipped_byte_in_the_held_file_is_found_at_start_and_only_its_ch
             progress = again.state.progress
     assert again.activated == [(one.revision, versions[0].read_bytes())]
     assert progress.wire_bytes < 5 << 20
+    assert accounts_for(again.state, one), "the chunks that were whole count too"
+    assert progress.fetched_bytes < 5 << 20
 
 
 async def test_the_newest_word_wins_over_a_fetch_in_progress(tmp_path: Path, versions: Any) -> None:
@@ -197,6 +201,43 @@ async def test_the_newest_word_wins_over_a_fetch_in_progress(tmp_path: Path, ver
                 await until(lambda: node.serves(two))
                 await until(lambda: node.files.unfinished() == [])
     assert [revision for revision, _ in node.activated] == [two.revision]
+
+
+async def test_what_an_earlier_attempt_left_counts_as_reused(tmp_path: Path, versions: Any) -> None:
+    store, [one, *_] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server:
+        async with Line(server.port, bytes_per_second=4_000_000) as line, connected(line.port) as channel:
+            async with Node(tmp_path / "edge", channel).running() as node:
+                await until(lambda: node.state.progress.fetched_bytes > 1_000_000)
+        async with connected(server.port) as channel, Node(tmp_path / "edge", channel).running() as again:
+            with structlog.testing.capture_logs() as logs:
+                await until(lambda: again.serves(one))
+    assert accounts_for(again.state, one)
+    assert again.state.progress.fetched_bytes < one.size
+    complete = next(log for log in logs if log["event"] == "update.complete")
+    assert complete["reused_bytes"] + complete["fetched_bytes"] == one.size + one.digest.size
+
+
+async def test_a_channel_that_leaves_an_update_in_the_middle_reports_what_it_serves(
+    tmp_path: Path, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, [one, two, _] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            await until(lambda: node.serves(one))
+            monkeypatch.setattr("deltaic.store.staging.free_bytes", lambda _folder: 0)
+            await registry.move(STABLE, two)
+            await until(lambda: node.phase == Phase.PHASE_FAILED)
+            await registry.move(STABLE, one)
+            await until(lambda: node.serves(one))
+            state = node.state
+    assert state.target_revision.endswith(one.revision)
+    assert accounts_for(state, one)
+    assert state.progress.fetched_bytes == 0, "the manifest that came was of another revision"
 
 
 async def test_a_failed_switch_keeps_the_old_revision_and_is_tried_again(
@@ -231,6 +272,7 @@ async def test_a_channel_that_turns_back_is_a_switch_without_a_fetch(tmp_path: P
                 await registry.move(STABLE, manifest)
                 await until(lambda m=manifest: node.serves(m))
             assert node.state.progress.wire_bytes == 0
+            assert node.state.progress.reused_bytes == node.state.progress.full_bytes == one.size
     assert [revision for revision, _ in node.activated] == [one.revision, two.revision, one.revision]
 
 
@@ -293,9 +335,17 @@ async def test_two_channels_of_one_revision_share_one_fetch(tmp_path: Path, vers
         async with serving(store, registry=registry) as server, connected(server.port) as channel:
             async with Node(tmp_path / "edge", channel, [STABLE, CANARY]).running() as node:
                 await until(lambda: len(node.follower.held()) == 2)
+                assert all(accounts_for(state, one) for state in node.follower.states())
     asked = [digest for log in logs if log["event"] == "content.read" for digest, _ in log["ranges"]]
     assert len(asked) == len(set(asked)) == len(one.unique) + 1 - len(zeros(one))
     assert len(node.activated) == 2
+
+
+def accounts_for(state: fleet_pb2.ModelState, manifest: Manifest) -> bool:
+    """Whether the progress says of every byte of the file where it came from."""
+    progress = state.progress
+    chunks = progress.fetched_bytes - manifest.digest.size if progress.fetched_bytes else 0
+    return progress.full_bytes == manifest.size == progress.reused_bytes + chunks
 
 
 def zeros(manifest: Manifest) -> list[Any]:
