@@ -1,7 +1,7 @@
 """Answering one request: decide, lease or pass on, stream, count."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import cast
 
@@ -41,10 +41,18 @@ class Answers:
     """Answers with what this edge holds, and passes the rest on to the center."""
 
     def __init__(
-        self, hot_set: HotSet, mirror: Mirror, line: CenterLine, index: Index, statistics: RequestStatistics
+        self,
+        hot_set: HotSet,
+        mirror: Mirror,
+        coming: Callable[[Target], str | None],
+        line: CenterLine,
+        index: Index,
+        statistics: RequestStatistics,
     ) -> None:
+        """`coming` says how far this edge is with a channel that it follows; None for all else."""
         self._hot_set = hot_set
         self._mirror = mirror
+        self._coming = coming
         self._line = line
         self._index = index
         self._statistics = statistics
@@ -52,8 +60,8 @@ class Answers:
     async def generate(self, request: inference_pb2.GenerateRequest, seconds: float) -> _Stream:
         """Stream an answer within `seconds`.
 
-        Raises BadName, SensitiveNotAllowed, CenterUnreachable, NoTimeLeft, HotSetFull, and what a worker or the center
-        answers with.
+        Raises BadName, SensitiveNotAllowed, NotCompleteYet, CenterUnreachable, NoTimeLeft, HotSetFull, and what a
+        worker or the center answers with.
         """
         target = parse_target(request.model)
         outcome: Outcome | None = None
@@ -117,7 +125,14 @@ class Answers:
             return None
 
     def _decide(self, target: Target, sensitivity: "inference_pb2.Sensitivity.ValueType", line_up: bool) -> Route:
-        return decide(target, sensitivity, loaded=self._hot_set.loaded, held=self._mirror.held, line_up=line_up)
+        return decide(
+            target,
+            sensitivity,
+            loaded=self._hot_set.loaded,
+            held=self._mirror.held,
+            coming=self._coming,
+            line_up=line_up,
+        )
 
     async def _enter(self, stack: AsyncExitStack, route: Route, until: float) -> LeasedWorker | None:
         match route:

@@ -23,6 +23,7 @@ from deltaic.v1 import content_pb2_grpc, fleet_pb2, fleet_pb2_grpc, inference_pb
 from deltaic.weights.manifest import Manifest
 from edge.answer import Answers
 from edge.center_line import CenterLine
+from edge.coming import Coming
 from edge.config import EdgeSettings
 from edge.embedded_valkey import EmbeddedValkey
 from edge.fleet import Fleet
@@ -126,7 +127,9 @@ class _Parts:
         self._mirror = Mirror(files, self._follower.held)
         self._reporter = Reporter(calls, center, every=settings.report_seconds)
         self._fleet = Fleet(node, self._report, self._reporter.changed)
-        answers = Answers(self.hot_set, self._mirror, CenterLine(calls, center), self.index, self._statistics)
+        coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
+        line = CenterLine(calls, center, coming)
+        answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
         self.server = Server(settings.listen)
         self._register(InferenceServicer(answers, host, settings.request_seconds), files, settings.center)
 
@@ -172,6 +175,7 @@ class _Parts:
     def _moved(self) -> None:
         """A channel is in another phase, or an update has come further."""
         self._mirror.changed()
+        self.hot_set.let_go_of_removed()
         self._reporter.changed()
         self.index.changed()
 

@@ -1,6 +1,6 @@
 """The line to the center, for requests that only the center can answer."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import grpc
 
@@ -18,8 +18,9 @@ _DOWN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SH
 class CenterLine:
     """Passes requests on. What comes back is the center's, errors included."""
 
-    def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
-        """`name` is for people: "center 10.0.0.1:7400"."""
+    def __init__(self, channel: grpc.aio.Channel, name: str, coming: Callable[[Target], str | None]) -> None:
+        """`name` is for people: "center 10.0.0.1:7400"; `coming` as `edge.route.decide` takes it."""
+        self._coming = coming
         self._channel = channel
         self._name = name
         self._stub: inference_pb2_grpc.InferenceServiceAsyncStub = inference_pb2_grpc.InferenceServiceStub(channel)
@@ -46,7 +47,7 @@ class CenterLine:
         except grpc.RpcError as failure:
             error = from_rpc_error(failure, self._name)
             if error.code is Code.UNAVAILABLE and error.reason == "UNREACHABLE":
-                raise line_cut(target) from None
+                raise line_cut(target, self._coming(target)) from None
             raise error from None
         finally:
             call.cancel()

@@ -10,6 +10,7 @@ Unimplemented
 └── OnlyAtCenter          a call that changes the library; an edge mirrors its reading half
 Unavailable
 ├── CenterUnreachable     only the center could answer, and the line is cut
+├── NotCompleteYet        a channel that this edge follows, whose first revision is still coming
 ├── EdgeStopping          this edge shuts down: ask again
 └── IndexUnreachable      the index does not answer at start
 DeadlineExceeded
@@ -44,6 +45,10 @@ class OnlyAtCenter(Unimplemented):
 
 class CenterUnreachable(Unavailable):
     reason = "CENTER_UNREACHABLE"
+
+
+class NotCompleteYet(Unavailable):
+    reason = "NOT_COMPLETE_YET"
 
 
 class EdgeStopping(Unavailable):

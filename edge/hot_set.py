@@ -50,6 +50,7 @@ class HotSet:
         self._used_at: dict[RevisionName, float] = {}
         self._reserved: dict[RevisionName, int] = {}
         self._loads: dict[RevisionName, asyncio.Task[None]] = {}
+        self._releases: set[asyncio.Task[None]] = set()
         self._failures: dict[RevisionName, tuple[float, WorkerFailed]] = {}
         self._making_room = asyncio.Lock()
 
@@ -102,12 +103,27 @@ class HotSet:
             async with self._host.lease(revision) as leased:
                 yield leased
 
+    def let_go_of_removed(self) -> None:
+        """Stop using revisions whose files are gone, once what they answer now is answered.
+
+        A worker outlives its file, but nothing could start it again. Channels are left to their next `pin`.
+        """
+        for key, revision in list(self._keys.items()):
+            if key not in self._pinned and self._files.path(revision.hex) is None:
+                del self._keys[key]
+                self._used_at.pop(revision, None)
+                _log.info("hot_set.removed", revision=str(revision))
+                task = asyncio.create_task(self._host.release(key), name=f"release {revision}")
+                self._releases.add(task)
+                task.add_done_callback(self._releases.discard)
+                self._on_change()
+
     async def close(self) -> None:
-        """End the loads that still run; the host stops the workers."""
-        loads = list(self._loads.values())
-        for task in loads:
+        """End the loads and releases that still run; the host stops the workers."""
+        tasks = [*self._loads.values(), *self._releases]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*loads, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _loading(self, revision: RevisionName) -> "asyncio.Task[None]":
         if revision not in self._loads:
@@ -136,6 +152,7 @@ class HotSet:
             await self._host.serve(str(revision), revision, path)
         self._keys[str(revision)] = revision
         await self._let_the_channel_keep(revision)
+        self.let_go_of_removed()  # its own file, when it went while it was loaded
         self._on_change()
 
     async def _let_the_channel_keep(self, revision: RevisionName) -> None:

@@ -121,10 +121,11 @@ async def test_a_short_deadline_ends_an_escalated_request_in_time(edge: EdgeNode
     assert asyncio.get_running_loop().time() - started < 2
 
 
-async def test_a_sensitive_request_is_refused_and_not_written_anywhere(edge: EdgeNode) -> None:
+@pytest.mark.parametrize("sensitivity", [inference_pb2.SENSITIVITY_SENSITIVE, 77])
+async def test_a_sensitive_request_is_refused_and_not_written_anywhere(edge: EdgeNode, sensitivity: int) -> None:
     secret = "my card is 4111 1111 1111 1111"
     with capture_logs() as logs:
-        refused = await edge.refusal("assistant", messages=[], prompt=secret, sensitivity=2)
+        refused = await edge.refusal("assistant", messages=[], prompt=secret, sensitivity=sensitivity)
     assert (refused.code, refused.reason) == (Code.FAILED_PRECONDITION, "SENSITIVE_NOT_ALLOWED")
     assert secret not in str(logs)
     assert secret not in str(refused)
@@ -212,6 +213,16 @@ async def test_a_channel_that_is_not_complete_here_is_not_shown(edge: EdgeNode, 
     await center.move(first, channel="canary")
     refused = await refusal(edge.registry.GetChannel(_named("assistant", "canary"), timeout=T))
     assert refused.code is Code.NOT_FOUND
+
+
+async def test_a_followed_channel_without_a_revision_is_said_to_be_coming(
+    edge: EdgeNode, center: CenterNode, tmp_path: Path
+) -> None:
+    async with running_edge(tmp_path / "edge", center.center.address, "assistant/nightly") as other:
+        refused = await other.refusal("assistant/nightly", sensitivity=inference_pb2.SENSITIVITY_UNSPECIFIED)
+        public = await other.refusal("assistant/nightly")
+    assert (refused.code, refused.reason) == (Code.UNAVAILABLE, "NOT_COMPLETE_YET")
+    assert public.code is Code.NOT_FOUND, "the center was asked"
 
 
 async def test_the_center_hears_of_the_edge_and_of_its_devices(edge: EdgeNode, center: CenterNode) -> None:

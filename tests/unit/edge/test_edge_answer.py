@@ -62,7 +62,7 @@ class Index:
 async def ask(hot_set: HotSet, *, holds: int = 9, line_up: bool = True) -> tuple[str, dict[str, int]]:
     """What was answered (or the reason why not), and what was counted."""
     statistics = RequestStatistics()
-    answers = Answers(hot_set, Mirror(holds), Line(line_up), Index(), statistics)
+    answers = Answers(hot_set, Mirror(holds), lambda _target: None, Line(line_up), Index(), statistics)
     request = inference_pb2.GenerateRequest(model=str(REVISION), prompt="x", sensitivity=PUBLIC)
     try:
         said = "".join([piece.text async for piece in answers.generate(request, 5.0)])

@@ -65,8 +65,11 @@ class Host:
 
 
 class Files:
+    def __init__(self) -> None:
+        self.removed: set[int] = set()
+
     def path(self, hex_):
-        return None if int(hex_, 16) > 100 else NOWHERE / hex_
+        return None if int(hex_, 16) > 100 or int(hex_, 16) in self.removed else NOWHERE / hex_
 
     def manifest(self, hex_):
         return SimpleNamespace(size=10)
@@ -183,6 +186,33 @@ async def test_what_is_not_on_disk_is_not_held():
     hot_set, _ = make(budget=100)
     with pytest.raises(NotHeldHere):
         await use(hot_set, 101)
+
+
+async def test_a_revision_whose_file_is_removed_is_let_go_of_and_a_channel_is_not():
+    hot_set, host = make(budget=100)
+    await hot_set.pin(STABLE, revision(1), NOWHERE, 10)
+    for number in (2, 3):
+        await use(hot_set, number)
+    hot_set._files.removed |= {1, 2}
+    hot_set.let_go_of_removed()
+    assert not hot_set.loaded(str(revision(2))), "no request is sent to it any more"
+    await asyncio.gather(*hot_set._releases)
+    assert host.keys == {str(STABLE): revision(1), str(revision(3)): revision(3)}
+    with pytest.raises(NotHeldHere):
+        await use(hot_set, 2)
+
+
+async def test_a_file_that_is_removed_while_it_is_loaded_leaves_no_worker_behind():
+    hot_set, host = make(budget=100)
+    host.go.clear()
+    request = asyncio.create_task(use(hot_set, 1))
+    await asyncio.sleep(0.01)
+    hot_set._files.removed.add(1)
+    host.go.set()
+    await asyncio.gather(request, return_exceptions=True)
+    await asyncio.gather(*hot_set._releases)
+    assert host.keys == {}
+    assert hot_set.keys() == {}
 
 
 async def test_leases_are_counted_by_revision_whatever_the_key():

@@ -4,7 +4,8 @@ import pytest
 
 from deltaic.errors import Code
 from deltaic.names import ChannelName, RevisionName
-from deltaic.v1 import inference_pb2
+from deltaic.v1 import fleet_pb2, inference_pb2
+from edge.coming import Coming, said_of
 from edge.route import Escalate, LoadThenLocal, Local, Refuse, decide
 
 CHANNEL = ChannelName("assistant", "stable")
@@ -13,6 +14,16 @@ NEW = RevisionName("assistant", "sha256:" + "2" * 64)
 PUBLIC = inference_pb2.SENSITIVITY_PUBLIC
 UNLABELLED = inference_pb2.SENSITIVITY_UNSPECIFIED
 SENSITIVE = inference_pb2.SENSITIVITY_SENSITIVE
+OF_A_NEWER_CLIENT = 77
+Phase = fleet_pb2.ModelState.Phase
+
+
+def not_followed(_target):
+    return None
+
+
+def at_forty_percent(_target):
+    return "fetching, 40 %"
 
 
 @pytest.mark.parametrize(
@@ -31,7 +42,7 @@ SENSITIVE = inference_pb2.SENSITIVITY_SENSITIVE
 )
 @pytest.mark.parametrize("sensitivity", [PUBLIC, UNLABELLED])
 def test_the_nearest_place_answers(target, loaded, held, line_up, expected, sensitivity):
-    route = decide(target, sensitivity, loaded=loaded.__contains__, held=held.get, line_up=line_up)
+    route = decide(target, sensitivity, loaded=loaded.__contains__, held=held.get, coming=not_followed, line_up=line_up)
     if sensitivity == UNLABELLED and expected == Escalate():
         assert isinstance(route, Refuse), "nobody said that it may leave the branch"
         assert (route.error.code, route.error.reason) == (Code.FAILED_PRECONDITION, "SENSITIVE_NOT_ALLOWED")
@@ -41,7 +52,7 @@ def test_the_nearest_place_answers(target, loaded, held, line_up, expected, sens
 
 
 def test_with_the_line_cut_what_only_the_center_has_is_refused_by_name():
-    route = decide(CHANNEL, PUBLIC, loaded=set().__contains__, held={}.get, line_up=False)
+    route = decide(CHANNEL, PUBLIC, loaded=set().__contains__, held={}.get, coming=not_followed, line_up=False)
     assert isinstance(route, Refuse)
     assert (route.error.code, route.error.reason) == (Code.UNAVAILABLE, "CENTER_UNREACHABLE")
     assert f"{CHANNEL} is only at the center and the line is cut" in str(route.error)
@@ -49,7 +60,57 @@ def test_with_the_line_cut_what_only_the_center_has_is_refused_by_name():
 
 @pytest.mark.parametrize("loaded", [{str(CHANNEL)}, set()])
 @pytest.mark.parametrize("line_up", [True, False])
-def test_a_sensitive_request_is_refused_whatever_is_held(loaded, line_up):
-    route = decide(CHANNEL, SENSITIVE, loaded=loaded.__contains__, held={CHANNEL: OLD}.get, line_up=line_up)
+@pytest.mark.parametrize("sensitivity", [SENSITIVE, OF_A_NEWER_CLIENT])
+def test_a_sensitive_request_is_refused_whatever_is_held(loaded, line_up, sensitivity):
+    held = {CHANNEL: OLD}.get
+    route = decide(
+        CHANNEL, sensitivity, loaded=loaded.__contains__, held=held, coming=at_forty_percent, line_up=line_up
+    )
     assert isinstance(route, Refuse)
     assert (route.error.code, route.error.reason) == (Code.FAILED_PRECONDITION, "SENSITIVE_NOT_ALLOWED")
+
+
+def test_a_followed_channel_that_is_not_complete_yet_is_said_to_be_coming():
+    facts = {"loaded": set().__contains__, "held": {}.get, "coming": at_forty_percent}
+    route = decide(CHANNEL, UNLABELLED, line_up=True, **facts)
+    assert isinstance(route, Refuse)
+    assert (route.error.code, route.error.reason) == (Code.UNAVAILABLE, "NOT_COMPLETE_YET")
+    said = f"this edge follows {CHANNEL} and has no complete revision of it yet: fetching, 40 %"
+    assert route.error.message == said
+    assert "try again" in route.error.hint
+    assert "deltaic status" in route.error.hint
+    assert decide(CHANNEL, PUBLIC, line_up=True, **facts) == Escalate()
+
+
+def test_with_the_line_cut_nobody_is_told_to_follow_what_is_followed():
+    route = decide(CHANNEL, PUBLIC, loaded=set().__contains__, held={}.get, coming=at_forty_percent, line_up=False)
+    assert isinstance(route, Refuse)
+    assert (route.error.code, route.error.reason) == (Code.UNAVAILABLE, "CENTER_UNREACHABLE")
+    assert "fetching, 40 %" in route.error.message
+    assert "--channels" not in route.error.hint
+
+
+@pytest.mark.parametrize(
+    ("phase", "detail", "numbers", "said"),
+    [
+        (Phase.PHASE_FETCHING, "", {}, "fetching begins"),
+        (Phase.PHASE_FETCHING, "", {"full_bytes": 200, "reused_bytes": 50, "fetched_bytes": 30}, "fetching, 40 %"),
+        (Phase.PHASE_FETCHING, "", {"full_bytes": 200, "fetched_bytes": 230}, "fetching, 100 %"),
+        (Phase.PHASE_FETCHING, "no answer", {"full_bytes": 200}, "fetching, 0 %, waiting: no answer"),
+        (Phase.PHASE_LOADING, "", {"full_bytes": 200, "reused_bytes": 200}, "its worker is starting"),
+        (Phase.PHASE_FAILED, "no room for 9 bytes", {}, "the update failed: no room for 9 bytes"),
+    ],
+)
+def test_how_far_a_channel_is_in_words(phase, detail, numbers, said):
+    progress = fleet_pb2.UpdateProgress(**numbers)
+    assert said_of(fleet_pb2.ModelState(phase=phase, detail=detail, progress=progress)) == said
+
+
+@pytest.mark.parametrize(
+    ("online", "said"), [(True, "nothing is published on it"), (False, "the center has not been reached")]
+)
+def test_a_followed_channel_that_was_never_heard_of_is_said_to_be_so(online, said):
+    coming = Coming([CHANNEL], list, lambda: online)
+    assert coming(CHANNEL) == said
+    assert coming(ChannelName("assistant", "canary")) is None
+    assert coming(OLD) is None
