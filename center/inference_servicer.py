@@ -19,6 +19,8 @@ from deltaic.v1 import inference_pb2, inference_pb2_grpc
 LONGEST_ANSWER = 600.0
 """Seconds that an answer may take when the caller set no deadline."""
 
+_NOT_SENSITIVE = (inference_pb2.SENSITIVITY_UNSPECIFIED, inference_pb2.SENSITIVITY_PUBLIC)
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -33,10 +35,11 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
         # Unlabelled is let through: only an application that chose to call this node itself sends that. Devices and
-        # edges forward nothing but what is labelled public.
-        if request.sensitivity == inference_pb2.SENSITIVITY_SENSITIVE:
+        # edges forward nothing but what is labelled public. A label that this version does not know may mean sensitive.
+        if request.sensitivity not in _NOT_SENSITIVE:
             raise SensitiveNotAllowed(
-                "a sensitive prompt must not be seen by the center", hint="send it to the device, which answers itself"
+                "a prompt labelled sensitive, or in a way unknown here, must not be seen by the center",
+                hint="send it to the device, which answers itself",
             )
         async with self._hot.lease(await self._resolve(request.model)) as worker:
             async for response in relay.generate(worker, request, _remaining(context)):

@@ -44,8 +44,9 @@ async def answer(node: CenterNode, request: inference_pb2.GenerateRequest) -> tu
     return text, completion
 
 
-async def test_a_sensitive_prompt_is_refused_before_anything_else(node: CenterNode) -> None:
-    call = node.inference.Generate(ask("ghost", inference_pb2.SENSITIVITY_SENSITIVE), timeout=T)
+@pytest.mark.parametrize("sensitivity", [inference_pb2.SENSITIVITY_SENSITIVE, 77])
+async def test_a_sensitive_prompt_is_refused_before_anything_else(node: CenterNode, sensitivity: int) -> None:
+    call = node.inference.Generate(ask("ghost", sensitivity), timeout=T)
     refused = await refusal(call.read())
     assert (refused.code, refused.reason) == (Code.FAILED_PRECONDITION, "SENSITIVE_NOT_ALLOWED")
 

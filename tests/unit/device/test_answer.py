@@ -154,6 +154,7 @@ async def test_sending_is_recorded_before_anything_is_sent(world: World) -> None
     [
         (SENSITIVE, "hello", "LABELLED_SENSITIVE"),
         (inference_pb2.SENSITIVITY_UNSPECIFIED, "hello", "UNLABELLED"),
+        (77, "hello", "UNLABELLED"),
         (PUBLIC, "card 4111 1111 1111 1111", "DETECTED"),
     ],
 )
