@@ -103,7 +103,9 @@ class Catalog:
             if found := rows.find_channel(connection, name):
                 return found
             rows.require_model(connection, name.model)
-        raise UnknownChannel(f"no channel {name}", hint="move it to a revision first: SetChannel makes it")
+        raise UnknownChannel(
+            f"no channel {name}", hint=f"make it with: deltaic move {name.model}/{name.channel} REVISION"
+        )
 
     def channels(self, names: Sequence[ChannelName] = ()) -> list[Channel]:
         """Those that exist of `names`; all when none is named."""

@@ -12,7 +12,7 @@ from deltaic.names import ChannelName, RevisionName
 
 def require_model(connection: Connection, model: str) -> None:
     if connection.execute(select(tables.models.c.model).where(tables.models.c.model == model)).first() is None:
-        raise UnknownModel(f"no model {model} here", hint="list what there is with: deltaic models")
+        raise UnknownModel(f"no model {model} here", hint="list what there is with: deltaic channels")
 
 
 def find_revision(connection: Connection, name: RevisionName) -> Revision | None:

@@ -30,7 +30,7 @@ class ModelName:
         bare = text if text.startswith("models/") else f"models/{text}"
         if match := _MODEL.fullmatch(bare):
             return cls(match[1])
-        raise BadName(f"not a model name: {text!r}", hint=f"write models/NAME, NAME being {_WORDS_ARE}")
+        raise BadName(f"not a model name: {text!r}", hint=f"write NAME or models/NAME, NAME being {_WORDS_ARE}")
 
     def __str__(self) -> str:
         return f"models/{self.model}"

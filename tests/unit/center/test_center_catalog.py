@@ -94,15 +94,17 @@ def test_a_request_id_serves_one_manifest_of_one_model(catalog: Catalog, other: 
 def test_unknown_names_say_what_is_unknown(catalog: Catalog) -> None:
     with pytest.raises(UnknownModel):
         catalog.revision(name(1))
-    with pytest.raises(UnknownModel):
+    with pytest.raises(UnknownModel) as nothing:
         catalog.channel(STABLE)
+    assert "deltaic channels" in nothing.value.hint, "the command that asks a center"
     with pytest.raises(UnknownModel):
         catalog.list_revisions(ModelName("m"))
     publish(catalog, 1)
     with pytest.raises(UnknownRevision):
         catalog.revision(name(2))
-    with pytest.raises(UnknownChannel):
+    with pytest.raises(UnknownChannel) as unmade:
         catalog.channel(STABLE)
+    assert "deltaic move m/stable REVISION" in unmade.value.hint
     with pytest.raises(UnknownRevision):
         move(catalog, 2)
 
