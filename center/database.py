@@ -1,5 +1,6 @@
 """The database behind the catalog: opening, migrating at start, transactions."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SAWarning
 
 from center.errors import DatabaseBusy, DatabaseDamaged, DatabaseFull, DatabaseUnusable
 
@@ -29,15 +30,19 @@ class Database:
         """Connect and bring the schema up to date. Raises DatabaseUnusable."""
         try:
             engine = _engine(url)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        except (ArgumentError, ModuleNotFoundError, ValueError) as error:
+            # Only what names a missing module is said as it is: other errors quote the URL, which may hold a password.
+            told = isinstance(error, NoSuchModuleError | ModuleNotFoundError)
             raise DatabaseUnusable(
-                f"not a database that this center knows: {error}", hint="give an SQLAlchemy URL, like sqlite:///FILE"
+                f"not a database that this center knows: {error if told else 'its URL cannot be read'}",
+                hint="give an SQLAlchemy URL, like sqlite:///FILE",
             ) from None
         try:
             _migrate(engine)
         except DBAPIError as error:
             engine.dispose()
-            shown = engine.url.render_as_string(hide_password=True)
+            # What follows the question mark may hold a password under any name.
+            shown = engine.url.set(query={}).render_as_string(hide_password=True)
             raise DatabaseUnusable(
                 f"cannot use the database {shown}: {error.orig}", hint="check that it is there, whole and writable"
             ) from None
@@ -90,7 +95,10 @@ def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True)
-    engine = create_engine(parsed)
+    with warnings.catch_warnings():
+        # It says on several lines of stderr that the driver takes no such setting.
+        warnings.simplefilter("ignore", SAWarning)
+        engine = create_engine(parsed)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

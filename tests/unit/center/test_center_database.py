@@ -92,6 +92,26 @@ def test_an_address_that_leads_nowhere_is_said_in_one_line(bad: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "sqlite:////nowhere/at/all/center.db?password=s3cret",
+        "sqlite:////nowhere/at/all/center.db?timeout=s3cret",
+        "sqlite://me:s3cret@host/center.db",
+        "nosuch://me:s3cret@host/center",
+        "postgresql+nosuch://me:s3cret@host/center",
+        "postgresql://me:s3cret@host:port/center",
+        "nonsense s3cret",
+    ],
+)
+def test_a_refused_address_keeps_its_secrets(bad: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DatabaseUnusable) as caught:
+        Database.open(bad)
+    said = capfd.readouterr()
+    assert "s3cret" not in str(caught.value) + said.out + said.err
+    assert "\n" not in str(caught.value)
+
+
 def test_a_full_disk_is_said_as_such(tmp_path: Path) -> None:
     database = Database.open(url(tmp_path))
 
