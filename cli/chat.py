@@ -8,16 +8,18 @@ from typing import Annotated
 
 import typer
 from google.protobuf.json_format import MessageToDict
-from rich.table import Table
 
 from cli.connection import CALL_SECONDS, DEFAULT_NODE, JsonOption, NodeOption, connected, console, print_json, run
 from cli.fleet import role_word
-from deltaic.errors import DeltaicError
+from cli.tables import is_terminal, print_line, print_rows
+from cli.texts import checked, keep_foreign_bytes, read_stdin
+from deltaic.errors import DeltaicError, InvalidArgument
 from deltaic.v1 import inference_pb2
 from deltaic.v1.inference_pb2_grpc import InferenceServiceStub
 
 _PANEL = "Talk"
 _ANSWER_SECONDS = 300.0
+_MOST_TOKENS = 1_000_000
 
 
 class Label(StrEnum):
@@ -32,7 +34,7 @@ ModelArgument = Annotated[str, typer.Argument(help="MODEL, MODEL/CHANNEL, or mod
 LabelOption = Annotated[
     Label, typer.Option(help="Whether the prompt may leave a device; a device keeps what is not said to be public.")
 ]
-TokensOption = Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer.")]
+TokensOption = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=_MOST_TOKENS, help="Longest answer.")]
 TemperatureOption = Annotated[float, typer.Option("--temperature", "-t", min=0.0, max=5.0, help="0 is greedy.")]
 SystemOption = Annotated[str, typer.Option("--system", "-s", help="System prompt.")]
 
@@ -52,22 +54,27 @@ def chat(
     temperature: TemperatureOption = 0.7,
 ) -> None:
     """Talk to a model. Ctrl-C stops an answer, also on the server; Ctrl-D, or Ctrl-C at the prompt, leaves."""
-    conversation = [inference_pb2.ChatMessage(role="system", content=system)] if system else []
+    conversation = _opening(system)
+    keep_foreign_bytes()
     with asyncio.Runner() as runner:
         while (line := _read_line()) is not None:
             if not line.strip():
                 continue
-            turn = [*conversation, inference_pb2.ChatMessage(role="user", content=line)]
-            request = build_request(model, turn, label, max_tokens, temperature)
             try:
+                turn = [*conversation, inference_pb2.ChatMessage(role="user", content=checked(line, "this line"))]
+                request = build_request(model, turn, label, max_tokens, temperature)
                 answer = runner.run(_print_answer(node, request))
             except KeyboardInterrupt:
                 console.print("\n[dim]stopped[/]")
                 continue
             except DeltaicError as error:
-                console.print(f"[red]{error}[/]")
+                print_line(str(error), "red")
                 continue
             conversation = [*turn, inference_pb2.ChatMessage(role="assistant", content=answer)]
+
+
+def _opening(system: str) -> list[inference_pb2.ChatMessage]:
+    return [inference_pb2.ChatMessage(role="system", content=checked(system, "--system"))] if system else []
 
 
 def _read_line() -> str | None:
@@ -88,7 +95,8 @@ async def _print_answer(node: str, request: inference_pb2.GenerateRequest) -> st
             sys.stdout.write(event.text)
             sys.stdout.flush()
     if end:
-        console.print(f"\n[dim]{describe(end)}[/]")
+        print()
+        print_line(describe(end), "dim")
     return text
 
 
@@ -115,9 +123,10 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Ask one question and print the answer as it comes."""
-    text = sys.stdin.read() if question == "-" else question
-    messages = [inference_pb2.ChatMessage(role="system", content=system)] if system else []
-    messages.append(inference_pb2.ChatMessage(role="user", content=text))
+    text = read_stdin("the question") if question == "-" else checked(question, "the question")
+    if not text.strip():
+        raise InvalidArgument("the question is empty", hint="ask something")
+    messages = [*_opening(system), inference_pb2.ChatMessage(role="user", content=text)]
     request = build_request(model, messages, label, max_tokens, temperature)
     if as_json:
         print_json(run(_whole_answer(node, request)))
@@ -138,14 +147,14 @@ def build_request(
     max_tokens: int,
     temperature: float,
 ) -> inference_pb2.GenerateRequest:
-    """What the options mean, in the words of the contract."""
+    """What the options mean, in the words of the contract. Raises InvalidArgument."""
     sensitivity = {
         Label.NONE: inference_pb2.SENSITIVITY_UNSPECIFIED,
         Label.PUBLIC: inference_pb2.SENSITIVITY_PUBLIC,
         Label.SENSITIVE: inference_pb2.SENSITIVITY_SENSITIVE,
     }[label]
     return inference_pb2.GenerateRequest(
-        model=model,
+        model=checked(model, "the name of the model"),
         messages=messages,
         sampling=inference_pb2.Sampling(temperature=temperature),
         max_tokens=max_tokens,
@@ -172,11 +181,16 @@ def models(node: NodeOption = DEFAULT_NODE, as_json: JsonOption = False) -> None
     if as_json:
         print_json([MessageToDict(model, preserving_proto_field_name=True) for model in served])
         return
-    table = Table("model", "channel", "revision", "context", box=None)
-    for model in served:
-        revision = model.revision.rpartition("/")[2]
-        table.add_row(model.model, model.channel.rpartition("/")[2], revision, str(model.context_tokens))
-    console.print(table)
+    rows = (
+        (
+            model.model.removeprefix("models/") if is_terminal() else model.model,
+            model.channel.rpartition("/")[2],
+            model.revision.rpartition("/")[2],
+            str(model.context_tokens),
+        )
+        for model in served
+    )
+    print_rows(("model", "channel", "revision", "context"), rows, below=[("revision",)])
 
 
 async def _list_models(node: str) -> list[inference_pb2.ServedModel]:

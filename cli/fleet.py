@@ -1,19 +1,23 @@
 """`deltaic status`, `deltaic health`, `deltaic version`: how the fleet is."""
 
+import time
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from rich.table import Table
+from rich.filesize import decimal
 
-from cli.connection import CALL_SECONDS, DEFAULT_CENTER, JsonOption, all_pages, connected, console, print_json, run
+from cli.connection import CALL_SECONDS, DEFAULT_CENTER, JsonOption, all_pages, connected, print_json, run
+from cli.tables import print_line, print_rows
 from deltaic.names import ChannelName, RevisionName
 from deltaic.v1 import fleet_pb2, inference_pb2
 from deltaic.v1.fleet_pb2_grpc import FleetServiceStub
 
 _PANEL = "Operate"
+_SILENT_SECONDS = 30.0  # nodes report every 5 s unless they are told otherwise
 
 
 def register(app: typer.Typer) -> None:
@@ -33,13 +37,26 @@ def status(
     if as_json:
         print_json([MessageToDict(node) for node in nodes])
         return
-    table = Table("node", "channel", "phase", "serves", "update", "answered", "forwarded", "failed", box=None)
+    columns = ("node", "phase", "heard", "answered", "forwarded", "failed", "channel", "serves", "update")
+    print_rows(columns, status_rows(nodes, time.time()), below=[("channel", "serves", "update")])
+
+
+def status_rows(nodes: Iterable[fleet_pb2.NodeReport], now: float) -> Iterator[tuple[str, ...]]:
+    """A row for each channel of each node; `now` in seconds since 1970."""
     for node in nodes:
+        age = max(0.0, now - node.time.ToMicroseconds() / 1e6)
         counts = node.requests
         numbers = [str(counts.answered), str(counts.forwarded), str(counts.failed)]
         for state in node.models or [fleet_pb2.ModelState()]:
-            table.add_row(node.node, *_state_columns(state), *numbers)
-    console.print(table)
+            phase, *progress = _state_columns(state)
+            yield node.node, "silent" if age > _SILENT_SECONDS else phase, _ago(age), *numbers, *progress
+
+
+def _ago(seconds: float) -> str:
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
 
 
 def _state_columns(state: fleet_pb2.ModelState) -> tuple[str, str, str, str]:
@@ -48,11 +65,18 @@ def _state_columns(state: fleet_pb2.ModelState) -> tuple[str, str, str, str]:
     channel = ChannelName.parse(state.channel)
     phase = fleet_pb2.ModelState.Phase.Name(state.phase).removeprefix("PHASE_").lower()
     serves = RevisionName.parse(state.serving_revision).hex[:12] if state.serving_revision else "nothing yet"
+    return phase, f"{channel.model}/{channel.channel}", serves, state.detail or _progress(state)
+
+
+def _progress(state: fleet_pb2.ModelState) -> str:
+    """How far the last update is, and what came over the line for it."""
     progress = state.progress
+    came = decimal(progress.wire_bytes)
+    if state.phase == fleet_pb2.ModelState.PHASE_READY and state.serving_revision == state.target_revision:
+        return f"up to date, {came}" if progress.wire_bytes else "up to date"
     done = progress.reused_bytes + progress.fetched_bytes
     percent = min(100.0, 100 * done / max(1, progress.full_bytes))
-    update = state.detail or f"{percent:.0f} %, {progress.wire_bytes:,} bytes came over the line"
-    return f"{channel.model}/{channel.channel}", phase, serves, update
+    return f"{percent:.0f} %, {came}"
 
 
 async def list_nodes(at: str) -> list[fleet_pb2.NodeReport]:
@@ -68,7 +92,7 @@ def health(
 ) -> None:
     """Ask a node's standard health service; exit status 0 when it serves, 1 when not."""
     serving = run(is_serving(target, service))
-    console.print("serving" if serving else "not serving")
+    print_line("serving" if serving else "not serving")
     raise typer.Exit(0 if serving else 1)
 
 

@@ -1,10 +1,10 @@
 """`deltaic channel`, `deltaic channels`, `deltaic revisions`: what exists and what its names mean."""
 
+import re
 from typing import Annotated
 
 import typer
 from google.protobuf.json_format import MessageToDict
-from rich.table import Table
 
 from cli.connection import (
     CALL_SECONDS,
@@ -13,15 +13,18 @@ from cli.connection import (
     JsonOption,
     all_pages,
     connected,
-    console,
     print_json,
     run,
 )
+from cli.tables import channel_words, print_line, print_rows
+from cli.texts import checked
+from deltaic.errors import InvalidArgument, NotFound
 from deltaic.names import ChannelName, ModelName, RevisionName
 from deltaic.v1 import registry_pb2
 from deltaic.v1.registry_pb2_grpc import RegistryServiceStub
 
 _PANEL = "Models"
+_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,16 +39,29 @@ def channels(
     as_json: JsonOption = False,
 ) -> None:
     """List channels and the revisions that they name."""
-    found = run(list_channels(center, str(ModelName.parse(model)) if model else ""))
+    found = run(_channels_of(center, str(ModelName.parse(model)) if model else ""))
     if as_json:
         print_json([MessageToDict(channel) for channel in found])
         return
-    table = Table("channel", "revision", "bytes", "moved", "etag", box=None)
-    for channel in found:
-        revision = RevisionName.parse(channel.revision.name)
-        moved = channel.update_time.ToDatetime().isoformat(" ", "seconds")
-        table.add_row(channel.name, revision.revision, f"{channel.revision.file_bytes:,}", moved, channel.etag)
-    console.print(table)
+    rows = (
+        (
+            channel_words(channel.name),
+            RevisionName.parse(channel.revision.name).revision,
+            f"{channel.revision.file_bytes:,}",
+            channel.update_time.ToDatetime().isoformat(" ", "seconds"),
+            channel.etag,
+        )
+        for channel in found
+    )
+    print_rows(("channel", "revision", "bytes", "moved", "etag"), rows, below=[("revision",)])
+
+
+async def _channels_of(center: str, model: str) -> list[registry_pb2.Channel]:
+    """Raises RemoteError with NOT_FOUND for a model that does not exist: it has no channels either."""
+    found = await list_channels(center, model)
+    if model and not found:
+        await list_revisions(center, model)
+    return found
 
 
 def revisions(
@@ -58,18 +74,24 @@ def revisions(
     if as_json:
         print_json([MessageToDict(revision) for revision in found])
         return
-    table = Table("revision", "bytes", "published", "description", box=None)
-    for revision in found:
-        published = revision.create_time.ToDatetime().isoformat(" ", "seconds")
-        table.add_row(
-            RevisionName.parse(revision.name).revision, f"{revision.file_bytes:,}", published, revision.description
+    rows = (
+        (
+            RevisionName.parse(revision.name).revision,
+            f"{revision.file_bytes:,}",
+            revision.create_time.ToDatetime().isoformat(" ", "seconds"),
+            revision.description,
         )
-    console.print(table)
+        for revision in found
+    )
+    columns = ("revision", "bytes", "published", "description")
+    print_rows(columns, rows, below=[("bytes", "published", "description")])
 
 
 def move(
     channel: Annotated[str, typer.Argument(help="MODEL/CHANNEL, for example smollm2/stable.")],
-    revision: Annotated[str, typer.Argument(help="sha256:HEX of a revision of that model, or its full name.")],
+    revision: Annotated[
+        str, typer.Argument(help="sha256:HEX of a revision of that model, enough of it to be unique, or its name.")
+    ],
     etag: Annotated[
         str, typer.Option(help="Move only if the channel still has this etag (see deltaic channels).")
     ] = "",
@@ -78,12 +100,41 @@ def move(
 ) -> None:
     """Move a channel to a revision: to roll out, or to roll back."""
     target = ChannelName.parse(channel)
-    full = revision if "/" in revision else f"{target.of_model}/revisions/{revision}"
-    moved = run(move_channel(center, target, RevisionName.parse(full), etag))
+    moved = run(_resolve_and_move(center, target, revision, checked(etag, "the etag")))
     if as_json:
         print_json(MessageToDict(moved))
     else:
-        console.print(f"{moved.name} now names {moved.revision.name} (etag {moved.etag})")
+        print_line(f"{moved.name} now names {moved.revision.name} (etag {moved.etag})")
+
+
+async def _resolve_and_move(center: str, channel: ChannelName, revision: str, etag: str) -> registry_pb2.Channel:
+    return await move_channel(center, channel, await resolve(center, channel.of_model, revision), etag)
+
+
+async def resolve(center: str, model: ModelName, text: str) -> RevisionName:
+    """The revision that `text` means: a full name, a digest, or the start of the digest of one revision of `model`.
+
+    Raises BadName, NotFound and InvalidArgument (no revision, or several, start so), RemoteError.
+    """
+    start = _PREFIX.fullmatch(text.lower())
+    if "/" in text or not start or len(start[1]) == 64:
+        return RevisionName.parse(text if "/" in text else f"{model}/revisions/{_with_scheme(text)}")
+    names = [RevisionName.parse(revision.name) for revision in await list_revisions(center, str(model))]
+    meant = [name for name in names if name.hex.startswith(start[1])]
+    if not meant:
+        raise NotFound(
+            f"no revision of {model} starts with sha256:{start[1]}", hint=f"see deltaic revisions {model.model}"
+        )
+    if len(meant) > 1:
+        some = ", ".join(name.revision[:27] for name in meant[:3])
+        raise InvalidArgument(
+            f"{len(meant)} revisions of {model} start with sha256:{start[1]}: {some}", hint="write more digits"
+        )
+    return meant[0]
+
+
+def _with_scheme(text: str) -> str:
+    return f"sha256:{text.lower()}" if _PREFIX.fullmatch(text.lower()) and ":" not in text else text
 
 
 async def move_channel(
