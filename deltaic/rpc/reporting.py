@@ -1,7 +1,7 @@
 """Reports to the node above, at every change and every few seconds: what a node serves and counts, never content."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 
 import grpc
@@ -15,7 +15,9 @@ _log = structlog.get_logger(__name__)
 _TIMEOUT_SECONDS = 5.0
 _COALESCE_SECONDS = 0.2
 _BATCH = 1_000
-"""Reports in one call: about a tenth of what fits into one message."""
+"""Reports in one call."""
+_BATCH_BYTES = 3_000_000
+"""Bytes of reports in one call: a message has at most 4 MiB, a few bytes a report and its envelope included."""
 
 
 def own_report(
@@ -34,6 +36,24 @@ def own_report(
     )
     report.time.GetCurrentTime()
     return report
+
+
+def batches(reports: Iterable[fleet_pb2.NodeReport]) -> Iterator[list[fleet_pb2.NodeReport]]:
+    """Parts of the reports, in order, that fit into one call each. A report that fits into none is left out."""
+    batch: list[fleet_pb2.NodeReport] = []
+    size = 0
+    for report in reports:
+        more = report.ByteSize()
+        if more > _BATCH_BYTES:
+            _log.warning("report.too_large", node=report.node[:255], bytes=more, most=_BATCH_BYTES)
+            continue
+        if len(batch) == _BATCH or size + more > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(report)
+        size += more
+    if batch:
+        yield batch
 
 
 class Reporter:
@@ -65,8 +85,8 @@ class Reporter:
 
     async def _deliver(self, reports: list[fleet_pb2.NodeReport]) -> None:
         try:
-            for start in range(0, len(reports), _BATCH):
-                request = fleet_pb2.ReportRequest(reports=reports[start : start + _BATCH])
+            for batch in batches(reports):
+                request = fleet_pb2.ReportRequest(reports=batch)
                 await self._stub.Report(request, timeout=_TIMEOUT_SECONDS)
         except grpc.RpcError as failure:
             error = from_rpc_error(failure, self._target)

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from deltaic.rpc.channel import open_channel
-from deltaic.rpc.reporting import Reporter, own_report
+from deltaic.rpc.reporting import Reporter, batches, own_report
 from deltaic.rpc.server import Server
 from deltaic.v1 import fleet_pb2, fleet_pb2_grpc, inference_pb2
 
@@ -93,3 +93,43 @@ async def test_a_line_that_stays_cut_is_logged_once_and_ends_nothing() -> None:
             await asyncio.sleep(0.5)
             assert not task.done()
     assert [log["event"] for log in logs].count("report.not_delivered") == 1
+
+
+def sized(node: str, size: int) -> fleet_pb2.NodeReport:
+    """A report of a little more than `size` bytes."""
+    return fleet_pb2.NodeReport(node=node, version="v" * size)
+
+
+def test_small_reports_go_a_thousand_at_a_time_in_order() -> None:
+    reports = [sized(str(number), 10) for number in range(2_500)]
+    parts = list(batches(reports))
+    assert [len(part) for part in parts] == [1_000, 1_000, 500]
+    assert [report for part in parts for report in part] == reports
+
+
+def test_large_reports_are_parted_by_their_bytes() -> None:
+    reports = [sized(str(number), 900_000) for number in range(8)]
+    parts = list(batches(reports))
+    assert [len(part) for part in parts] == [3, 3, 2]
+    assert max(fleet_pb2.ReportRequest(reports=part).ByteSize() for part in parts) < 3 << 20
+
+
+def test_a_report_that_no_message_holds_does_not_hold_up_the_others() -> None:
+    with capture_logs() as logs:
+        parts = list(batches([sized("a", 10), sized("huge", 4 << 20), sized("b", 10)]))
+    assert [[report.node for report in part] for part in parts] == [["a", "b"]]
+    assert [(log["event"], log["node"]) for log in logs] == [("report.too_large", "huge")]
+
+
+def test_nothing_to_report_is_no_call() -> None:
+    assert list(batches([])) == []
+
+
+async def test_many_large_reports_arrive() -> None:
+    reports = [sized(str(number), 900_000) for number in range(8)]
+    async with fleet() as (heard, port), open_channel(f"127.0.0.1:{port}", node="edge@test") as channel:
+        task = asyncio.create_task(Reporter(channel, "center", every=60.0).run(lambda: reports))
+        await heard.count(8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert [report.node for report in heard.reports] == [str(number) for number in range(8)]
