@@ -15,6 +15,8 @@ from deltaic.errors import Code, DeltaicError
 DOMAIN = "deltaic"
 STATUS_KEY = "grpc-status-details-bin"
 _MOST_BYTES = 1_000
+_MOST_MESSAGE = "4 MiB"  # what gRPC takes unless told otherwise, and nobody here tells it
+_NO_NODE = "is this a Deltaic node?"
 
 
 class RemoteError(DeltaicError):
@@ -50,14 +52,27 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> DeltaicError:
             remote = _unpack(code, value)
             if remote:
                 return remote
-    text = call.details() or "no details"
+    return _without_facts(code, " ".join((call.details() or "").split()), target)
+
+
+def _without_facts(code: Code, text: str, target: str) -> RemoteError:
+    """What an error means that carries nothing of ours: gRPC itself made it, or something that is no node."""
+    lower = text.lower()
+    foreign = "http2 header" in lower or "parsing http/2" in lower
+    reason, message, hint = code.value, f"{target}: {_short(text) or 'no details'}", _NO_NODE
     if code is Code.UNAVAILABLE:
-        return RemoteError(
-            code, "UNREACHABLE", f"no answer from {target}", hint="is it running, and is the address right?", cause=text
-        )
-    if code is Code.DEADLINE_EXCEEDED:
-        return RemoteError(code, "DEADLINE_EXCEEDED", f"{target} did not answer in time", cause=text)
-    return RemoteError(code, code.value, f"{target}: {text}")
+        reason, message = "UNREACHABLE", f"no answer from {target}"
+        hint = _NO_NODE if foreign else "is it running, and is the address right?"
+    elif code is Code.DEADLINE_EXCEEDED:
+        message, hint = f"{target} did not answer in time", ""
+    elif code is Code.UNIMPLEMENTED and not foreign:
+        message, hint = f"{target} does not offer this", "is it the right node? ask the center or an edge"
+    elif code is Code.RESOURCE_EXHAUSTED and "message larger than max" in lower:
+        what = f"the answer of {target}" if lower.startswith("client") else f"the request to {target}"
+        reason, message, hint = "TOO_LARGE", f"{what} is too large: at most {_MOST_MESSAGE}", ""
+    elif code is Code.NOT_FOUND and not text:
+        message, hint = f"{target} has no such service", "is it a node of another role?"
+    return RemoteError(code, reason, message, hint=hint, cause=_short(text) or "no details")
 
 
 def _unpack(code: Code, serialised: bytes) -> RemoteError | None:

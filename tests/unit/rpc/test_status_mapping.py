@@ -1,6 +1,8 @@
 """Errors to statuses and back, over a real connection: code, reason, message, hint and metadata survive."""
 
+import asyncio
 import inspect
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,13 +12,14 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deltaic import errors
 from deltaic.errors import Code, DeltaicError, Internal, InvalidArgument, NotFound
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.server import Server
 from deltaic.rpc.status import DOMAIN, STATUS_KEY, from_rpc_error, to_status
-from deltaic.v1 import inference_pb2, inference_pb2_grpc
+from deltaic.v1 import fleet_pb2, fleet_pb2_grpc, inference_pb2, inference_pb2_grpc
 
 KNOWN = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, DeltaicError)]
 
@@ -185,3 +188,73 @@ def test_the_code_of_the_call_counts_not_the_one_in_the_details() -> None:
     lying = to_status(Internal("boom")).SerializeToString()
     known = from_rpc_error(rpc_error(grpc.StatusCode.NOT_FOUND, "x", (STATUS_KEY, lying)), "center")
     assert known.code is Code.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "reason", "says"),
+    [
+        (
+            "UNIMPLEMENTED",
+            "Method not found!",
+            "UNIMPLEMENTED",
+            "edge 10.0.0.1:7410 does not offer this; .*ask the center",
+        ),
+        ("UNIMPLEMENTED", "Received http2 header with status: 404", "UNIMPLEMENTED", "404; is this a Deltaic node"),
+        ("NOT_FOUND", "", "NOT_FOUND", "no such service; is it a node of another role"),
+        ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (9 vs. 4)", "TOO_LARGE", "request .* 4 MiB"),
+        ("RESOURCE_EXHAUSTED", "CLIENT: Received message larger than max (9 vs. 4)", "TOO_LARGE", "answer .* 4 MiB"),
+        ("UNAVAILABLE", "Received http2 header with status: 503", "UNREACHABLE", "no answer .*a Deltaic node"),
+        ("UNKNOWN", "Stream removed", "UNKNOWN", "Stream removed; is this a Deltaic node"),
+        ("INTERNAL", "one\nand\r\ntwo", "INTERNAL", "one and two; is this"),
+    ],
+)
+def test_an_error_that_is_none_of_ours_is_one_line_of_advice(code: str, details: str, reason: str, says: str) -> None:
+    known = from_rpc_error(rpc_error(grpc.StatusCode[code], details), "edge 10.0.0.1:7410")
+    assert (known.code, known.reason) == (Code(code), reason)
+    assert re.search(says, str(known)), str(known)
+    assert str(known).isprintable()
+
+
+async def test_what_grpc_answers_in_our_place_is_understood() -> None:
+    """The texts are gRPC's own: a version of it with others would fail here."""
+    server = Server("127.0.0.1:0")
+    server.add(
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server,
+        inference_pb2_grpc.InferenceServiceServicer(),
+        "deltaic.v1.InferenceService",
+    )
+    async with server.running(grace=0.1), open_channel(f"127.0.0.1:{server.port}", node="caller@test") as channel:
+        inference, fleet = inference_pb2_grpc.InferenceServiceStub(channel), fleet_pb2_grpc.FleetServiceStub(channel)
+        health, unknown = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest(service="other")
+        large = inference_pb2.CountTokensRequest(model="x" * (4 << 20))
+        said = []
+        for call in (
+            fleet.Report(fleet_pb2.ReportRequest(), timeout=5),
+            inference.CountTokens(large, timeout=5),
+            health.Check(unknown, timeout=5),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                await call
+            said.append(from_rpc_error(caught.value, "edge").message)
+    assert said == [
+        "edge does not offer this",
+        "the request to edge is too large: at most 4 MiB",
+        "edge has no such service",
+    ]
+
+
+async def test_a_web_server_is_no_node() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as web:
+        port = web.sockets[0].getsockname()[1]
+        async with open_channel(f"127.0.0.1:{port}", node="caller@test") as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                await inference_pb2_grpc.InferenceServiceStub(channel).ListModels(
+                    inference_pb2.ListModelsRequest(), timeout=5
+                )
+    assert str(from_rpc_error(caught.value, "edge")) == "no answer from edge; is this a Deltaic node?"
