@@ -6,6 +6,7 @@ from pydantic import ByteSize, Field
 from pydantic_settings import SettingsConfigDict
 
 from deltaic.engine.settings import EngineSettings
+from deltaic.runtime.addresses import ListenAddress
 from deltaic.runtime.settings import NodeSettings, default_data_dir
 
 
@@ -18,7 +19,9 @@ class CenterSettings(NodeSettings):
 
     model_config = SettingsConfigDict(env_prefix="DELTAIC_CENTER_")
 
-    listen: str = Field("127.0.0.1:7400", description="Address to listen on, HOST:PORT; port 0 takes a free one.")
+    listen: ListenAddress = Field(
+        "127.0.0.1:7400", description="Address to listen on, HOST:PORT; port 0 takes a free one."
+    )
     data_dir: Path = Field(
         default_factory=_below_xdg_data_home,
         description="Folder of everything that this center keeps; one center at a time uses it.",

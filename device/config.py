@@ -10,6 +10,8 @@ from pydantic_settings import SettingsConfigDict
 
 from deltaic.engine.settings import EngineSettings
 from deltaic.names import ChannelName
+from deltaic.runtime.addresses import ListenAddress, NodeAddress
+from deltaic.runtime.setting_words import Words
 from deltaic.runtime.settings import NodeSettings, default_data_dir
 from device.detectors import MOST_CHARACTERS, PHONE_REGIONS
 from device.egress import Policy
@@ -21,7 +23,7 @@ class DeviceSettings(NodeSettings):
 
     model_config = SettingsConfigDict(env_prefix="DELTAIC_DEVICE_")
 
-    listen: str = Field(
+    listen: ListenAddress = Field(
         "127.0.0.1:7420", description="Where applications of this machine call: HOST:PORT or unix:/PATH."
     )
     allow_remote: bool = Field(
@@ -32,9 +34,13 @@ class DeviceSettings(NodeSettings):
         default_factory=lambda: default_data_dir("device"),
         description="Folder of the models and of the decision log; one device at a time uses it.",
     )
-    upstream: str = Field("127.0.0.1:7410", description="The edge (or center) that models come from: HOST:PORT.")
-    channels: list[str] = Field(
-        default_factory=list, description="Channels to follow, MODEL/CHANNEL; the device answers with their models."
+    upstream: NodeAddress = Field(
+        "127.0.0.1:7410", description="The edge (or center) that models come from: HOST:PORT."
+    )
+    channels: Words = Field(
+        default_factory=list,
+        description="Channels to follow, MODEL/CHANNEL, comma-separated or repeated; the device answers with their "
+        "models.",
     )
     prefer: Literal["device", "edge"] = Field(
         "device", description="Who answers a public request when both can. Other requests never leave."
@@ -43,9 +49,10 @@ class DeviceSettings(NodeSettings):
         10.0, gt=0, description="Seconds until the edge must begin to answer before the device answers itself."
     )
     offline_only: bool = Field(False, description="Send no request away, public ones included; models still come in.")
-    phone_regions: list[str] = Field(
+    phone_regions: Words = Field(
         default_factory=lambda: list(PHONE_REGIONS),
-        description="Countries (ISO 3166) whose national telephone numbers the detectors know.",
+        description="Countries (ISO 3166), comma-separated or repeated, whose national telephone numbers the detectors "
+        "know.",
     )
     most_characters: int = Field(
         MOST_CHARACTERS, ge=1, le=1_000_000, description="A public request with more characters is not sent away."

@@ -9,6 +9,8 @@ from pydantic_settings import SettingsConfigDict
 
 from deltaic.engine.settings import EngineSettings
 from deltaic.names import ChannelName
+from deltaic.runtime.addresses import ListenAddress, NodeAddress
+from deltaic.runtime.setting_words import Words
 from deltaic.runtime.settings import NodeSettings, default_data_dir
 
 _INDEX_SCHEMES = ("redis", "rediss", "unix")
@@ -19,15 +21,18 @@ class EdgeSettings(NodeSettings):
 
     model_config = SettingsConfigDict(env_prefix="DELTAIC_EDGE_")
 
-    listen: str = Field("127.0.0.1:7410", description="Address to listen on, HOST:PORT; port 0 takes a free one.")
+    listen: ListenAddress = Field(
+        "127.0.0.1:7410", description="Address to listen on, HOST:PORT; port 0 takes a free one."
+    )
     data_dir: Path = Field(
         default_factory=lambda: default_data_dir("edge"),
         description="Folder of the model files that this edge keeps; one edge at a time uses it.",
     )
-    center: str = Field("127.0.0.1:7400", description="The center that models come from: HOST:PORT.")
-    channels: list[str] = Field(
+    center: NodeAddress = Field("127.0.0.1:7400", description="The center that models come from: HOST:PORT.")
+    channels: Words = Field(
         default_factory=list,
-        description="Channels to follow, MODEL/CHANNEL; their models stay loaded, others are asked of the center.",
+        description="Channels to follow, MODEL/CHANNEL, comma-separated or repeated; their models stay loaded, others "
+        "are asked of the center.",
     )
     branch: str = Field("branch", description="Name that the edges of one branch share in their index.")
     index_url: str = Field(

@@ -1,5 +1,6 @@
 """A gRPC server with what every node has: interceptors, standard health, reflection, an orderly end."""
 
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,14 +13,14 @@ from grpc_reflection.v1alpha import reflection
 from deltaic.errors import DeltaicError
 from deltaic.rpc.interceptors import ServerCalls
 from deltaic.rpc.keepalive import keepalive_options
+from deltaic.runtime.addresses import check_address, host_and_port
 from deltaic.trust.identity import Authenticator, OpenNetwork
 
 _log = structlog.get_logger(__name__)
-_LARGEST_PORT = 65_535
 
 
 class PortInUse(DeltaicError, OSError):
-    """The address to listen on is taken, or is not of this machine."""
+    """The address to listen on is taken, is not of this machine, or is kept from this user."""
 
     reason = "PORT_IN_USE"
 
@@ -54,23 +55,17 @@ class Server:
             await self._health.set(service, status)
 
     def _bind(self) -> int:
-        _, _, port = self._listen.rpartition(":")
+        address = check_address(self._listen, listening=True)
         try:
-            # gRPC takes the lower 16 bits of a larger number.
-            if not self._listen.startswith("unix:") and int(port) > _LARGEST_PORT:
-                raise RuntimeError(f"no such port: {port}")
-            return self._server.add_insecure_port(self._listen)
-        except (RuntimeError, ValueError):
-            raise PortInUse(
-                f"cannot listen on {self._listen}",
-                hint="the port is taken or the address is not of this machine: choose another with --listen",
-            ) from None
+            return self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise _refused(address) from None
 
     @asynccontextmanager
     async def running(self, *, grace: float = 5.0, serving: bool = True) -> AsyncIterator["Server"]:
         """Listen until the context ends; then refuse new calls and give those in flight `grace` seconds.
 
-        Raises PortInUse.
+        Raises BadAddress, PortInUse.
         """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -84,3 +79,24 @@ class Server:
         finally:
             await self._health.enter_graceful_shutdown()
             await self._server.stop(grace)
+
+
+def _refused(address: str) -> PortInUse:
+    """Say why the address cannot be listened on; gRPC tells only that."""
+    if address.startswith("unix"):
+        hint = "its folder must exist and be open to this user, the path have at most 107 bytes: see --listen"
+        return PortInUse(f"cannot listen on {address}", hint=hint)
+    hint = "the port is taken or the address is not of this machine: choose another with --listen"
+    host, port = host_and_port(address)
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attempt.bind(place)
+    except PermissionError:
+        hint = "this user may not take so low a port: choose another with --listen"
+    except socket.gaierror:
+        hint = "no machine is known by that name: choose another address with --listen"
+    except OSError as error:
+        return PortInUse(f"cannot listen on {address}: {error.strerror}", hint=hint)
+    return PortInUse(f"cannot listen on {address}", hint=hint)

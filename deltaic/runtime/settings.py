@@ -9,6 +9,7 @@ import os
 import tomllib
 from collections.abc import Sequence
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn, Self
 
@@ -23,6 +24,7 @@ from pydantic_settings import (
 )
 
 from deltaic.errors import InvalidArgument
+from deltaic.runtime.setting_words import SettingsHelp, unknown_variable, what_is_wrong
 
 _LONGEST_NAME = 255
 _toml_file: ContextVar[Path | None] = ContextVar("toml_file", default=None)
@@ -69,13 +71,14 @@ class NodeSettings(BaseSettings):
         config, rest = _take_config(list(argv), prefix)
         token = _toml_file.set(config)
         try:
-            parser = _Parser(prog=prog, description=cls.__doc__, epilog=_epilog(prefix), formatter_class=_Help)
+            shape = partial(SettingsHelp, model=cls)
+            parser = _Parser(prog=prog, description=cls.__doc__, epilog=_epilog(prefix), formatter_class=shape)
             flags: CliSettingsSource[_Parser] = CliSettingsSource(cls, root_parser=parser, cli_parse_args=rest)
+            if prefix and (unknown := unknown_variable(os.environ, prefix, cls.model_fields)):
+                raise BadSettings(unknown, hint=f"see {prog} --help")
             return cls(_cli_settings_source=flags)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "settings"
-            raise BadSettings(f"{where}: {first['msg']}", hint=f"see {prog} --help") from None
+            raise BadSettings(what_is_wrong(error), hint=f"see {prog} --help") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise BadSettings(f"{config}: {error}", hint="it must be a TOML file, see examples/settings") from None
         except SettingsError as error:
@@ -97,10 +100,6 @@ class NodeSettings(BaseSettings):
         return init_settings, env_settings, file
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the epilog."""
-
-
 class _Parser(argparse.ArgumentParser):
     """Raises what argparse would print beside a usage page."""
 
@@ -112,7 +111,8 @@ def _epilog(prefix: str) -> str:
     return (
         "Every flag can also be an environment variable or a key of a TOML file; flags win, then variables, then the\n"
         f'file. --data-dir is {prefix}DATA_DIR, or data_dir = "..."; --engine.slots is {prefix}ENGINE__SLOTS, or\n'
-        f"slots under [engine]. --config FILE, or {prefix}CONFIG, names the file; examples/settings has one of each."
+        "slots under [engine]. A list is comma-separated, or repeated as a flag; in a file it may be an array.\n"
+        f"--config FILE, or {prefix}CONFIG, names the file; examples/settings has one of each."
     )
 
 

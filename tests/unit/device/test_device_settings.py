@@ -30,6 +30,14 @@ def test_the_policy_is_what_the_flags_say() -> None:
     assert settings.policy == Policy(offline_only=True, phone_regions=("DE", "FR"), most_characters=99)
 
 
+def test_lists_in_variables_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DELTAIC_DEVICE_PHONE_REGIONS", "DE,FR")
+    monkeypatch.setenv("DELTAIC_DEVICE_CHANNELS", "m/stable,n/stable")
+    settings = load()
+    assert settings.phone_regions == ["DE", "FR"]
+    assert settings.channels == ["models/m/channels/stable", "models/n/channels/stable"]
+
+
 def test_channels_may_be_written_short_and_are_kept_in_full() -> None:
     assert load("--channels", "m/stable").channels == ["models/m/channels/stable"]
 
@@ -49,6 +57,8 @@ def test_layers_on_a_gpu_are_a_setting_of_the_engine(monkeypatch: pytest.MonkeyP
         ("--patience", "0"),
         ("--report-seconds", "-1"),
         ("--most-characters", "0"),
+        ("--listen", "nonsense"),
+        ("--upstream", "http://edge:7410"),
         ("--engine.slots", "0"),
         ("--unknown", "1"),
         ("--data-dir",),

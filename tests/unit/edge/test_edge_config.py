@@ -16,6 +16,36 @@ def test_channels_may_be_written_short_and_twice():
     assert settings.followed == (ChannelName("assistant", "stable"),)
 
 
+def test_channels_in_a_variable_have_commas(monkeypatch):
+    monkeypatch.setenv("DELTAIC_EDGE_CHANNELS", "assistant/stable,central/stable")
+    assert load().followed == (ChannelName("assistant", "stable"), ChannelName("central", "stable"))
+
+
+def test_variables_of_the_command_are_not_judged(monkeypatch, tmp_path):
+    file = tmp_path / "edge.toml"
+    file.write_text('branch = "seven"\n')
+    monkeypatch.setenv("DELTAIC_EDGE_CONFIG", str(file))
+    monkeypatch.setenv("DELTAIC_EDGE_ENGINE__SLOTS", "2")
+    for name in ("CENTER", "NODE", "CACHE", "MODELS", "CENTER_LISTEN"):
+        monkeypatch.setenv(f"DELTAIC_{name}", "127.0.0.1:1")
+    settings = load()
+    assert (settings.branch, settings.engine.slots) == ("seven", 2)
+
+
+def test_a_mistyped_variable_is_refused(monkeypatch):
+    monkeypatch.setenv("DELTAIC_EDGE_FROB", "0")
+    with pytest.raises(BadSettings, match="DELTAIC_EDGE_FROB"):
+        load()
+
+
+def test_the_help_shows_the_folder_that_is_used(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit):
+        load("--help")
+    assert f"(default: {tmp_path}/deltaic/edge)" in capsys.readouterr().out
+
+
 def test_sizes_are_written_as_people_write_them():
     assert load("--hot-bytes", "2GiB").hot_bytes == 2 << 30
 
@@ -28,6 +58,12 @@ def test_sizes_are_written_as_people_write_them():
         (("--branch", "a:b"), "branch"),
         (("--hot-bytes", "0"), "hot_bytes"),
         (("--colour", "blue"), "colour"),
+        (("--listen", "127.0.0.1:-1"), "listen: not an address"),
+        (("--center", ""), "center: not an address"),
+        (("--center", "foo:bar"), "center: not an address"),
+        (("--center", "127.0.0.1:0"), "port 0"),
+        (("--center", "http://127.0.0.1:7400"), "without a scheme"),
+        (("--hot-bytes", "lots"), "like 4GiB"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(flags, word):

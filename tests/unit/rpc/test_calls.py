@@ -20,6 +20,7 @@ from deltaic.rpc.context import caller, enter_call, request_id
 from deltaic.rpc.interceptors import NoDeadline, ServerCalls
 from deltaic.rpc.server import PortInUse, Server
 from deltaic.rpc.status import from_rpc_error
+from deltaic.runtime.addresses import BadAddress
 from deltaic.trust.identity import Identity, OpenNetwork, Role
 from deltaic.trust.roles import METHOD_ROLES
 from deltaic.v1 import content_pb2, content_pb2_grpc, inference_pb2, inference_pb2_grpc
@@ -258,9 +259,23 @@ async def test_a_port_in_use_is_one_line_of_advice() -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("listen", ["192.0.2.1:0", "nonsense", "127.0.0.1:99999"])
-async def test_an_address_that_is_not_of_this_machine_is_refused(listen: str) -> None:
-    with pytest.raises(PortInUse, match="cannot listen"):
+@pytest.mark.parametrize(
+    ("listen", "why"),
+    [
+        ("192.0.2.1:0", "not of this machine"),
+        ("no-such-machine.invalid:0", "no machine is known"),
+        ("unix:/no/such/folder/node.sock", "its folder must exist"),
+    ],
+)
+async def test_an_address_that_cannot_be_had_is_refused_with_the_cause(listen: str, why: str) -> None:
+    with pytest.raises(PortInUse, match=f"cannot listen on {listen}.*{why}"):
+        async with Server(listen).running():
+            pytest.fail("it listens")
+
+
+@pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:99999", "127.0.0.1:-1", ""])
+async def test_what_is_no_address_is_said_to_be_none(listen: str) -> None:
+    with pytest.raises(BadAddress, match="HOST:PORT"):
         async with Server(listen).running():
             pytest.fail("it listens")
 

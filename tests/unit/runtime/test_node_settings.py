@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
 from pydantic_settings import SettingsConfigDict
 
 from deltaic.errors import Code
+from deltaic.runtime.setting_words import Words
 from deltaic.runtime.settings import BadSettings, NodeSettings, default_data_dir
 
 
@@ -24,7 +25,9 @@ class Settings(NodeSettings):
     model_config = SettingsConfigDict(env_prefix="TRIAL_")
 
     listen: str = Field("127.0.0.1:1", description="Where to listen.")
-    channels: list[str] = Field(default_factory=list, description="What to follow.")
+    channels: Words = Field(default_factory=list, description="What to follow.")
+    regions: Words = Field(default_factory=lambda: ["CN", "US"], description="Where.")
+    room: ByteSize = Field(ByteSize(4 << 30), description="How large, 100 % at most.")
     part: Part = Field(default_factory=Part, description="A part.")
 
 
@@ -88,10 +91,35 @@ def test_a_flag_goes_before_the_environment(file: Path, monkeypatch: pytest.Monk
     assert (settings.part.slots, settings.part.depth) == (9, 9)
 
 
-def test_a_list_may_be_given_as_repeated_flags_or_as_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load("--channels", "m/stable", "--channels", "n/stable").channels == ["m/stable", "n/stable"]
-    monkeypatch.setenv("TRIAL_CHANNELS", '["x/stable"]')
-    assert load().channels == ["x/stable"]
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--channels", "m/stable", "--channels", "n/stable"),
+        ("--channels", "m/stable,n/stable"),
+        ("--channels", "m/stable, n/stable,"),
+        ("--channels", '["m/stable", "n/stable"]'),
+    ],
+)
+def test_a_list_may_be_repeated_flags_or_have_commas(flags: tuple[str, ...]) -> None:
+    assert load(*flags).channels == ["m/stable", "n/stable"]
+
+
+@pytest.mark.parametrize("value", ["m/stable,n/stable", " m/stable , n/stable ", '["m/stable", "n/stable"]'])
+def test_a_list_in_a_variable_has_commas_or_is_json(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TRIAL_CHANNELS", value)
+    assert load().channels == ["m/stable", "n/stable"]
+
+
+@pytest.mark.parametrize("value", ['["m/stable", "n/stable"]', '"m/stable,n/stable"', '["m/stable,n/stable"]'])
+def test_a_list_in_a_file_is_an_array_or_has_commas(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "list.toml"
+    path.write_text(f"channels = {value}\n")
+    assert load("--config", str(path)).channels == ["m/stable", "n/stable"]
+
+
+def test_an_empty_variable_is_an_empty_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIAL_REGIONS", "")
+    assert load().regions == []
 
 
 @pytest.mark.parametrize("spelling", [["--config", "{}"], ["--config={}"]])
@@ -131,7 +159,10 @@ def test_a_file_must_have_a_name(flags: tuple[str, ...]) -> None:
         ("[part]\nslotz = 1", "slotz"),
         ("[part]\nslots = 0", "part.slots"),
         ("[part]\nslots = 'many'", "part.slots"),
-        ("channels = 'm/stable'", "channels"),
+        ("channels = 7", "channels"),
+        ("channels = [7]", "channels"),
+        ("lisen = 'x'", "no such setting"),
+        ("room = 'wide'", "room: write a number of bytes, like 4GiB"),
         ("log_level = 'loud'", "log_level"),
     ],
 )
@@ -168,7 +199,13 @@ def test_what_is_wrong_with_a_flag_is_named(flags: tuple[str, ...], named: str) 
     ("name", "value", "named"),
     [
         ("TRIAL_PART__SLOTS", "many", "slots"),
-        ("TRIAL_CHANNELS", "not json", "channels"),
+        ("TRIAL_CHANNELS", '["m/stable"', "channels: write words with commas"),
+        ("TRIAL_ROOM", "4 elephants", "room: write a number of bytes, like 4GiB"),
+        ("TRIAL_FROB", "0", "the variable TRIAL_FROB is no setting"),
+        ("trial_frob", "0", "trial_frob"),
+        ("TRIAL_PART_SLOTS", "1", "is TRIAL_PART__SLOTS meant?"),
+        ("TRIAL_PART__SLOTZ", "1", "part.slotz: there is no such setting"),
+        ("TRIAL_LISTEN__X", "1", "TRIAL_LISTEN__X"),
         ("TRIAL_LOG_LEVEL", "x", "log"),
     ],
 )
@@ -183,6 +220,29 @@ def test_variables_of_others_are_none_of_our_business(monkeypatch: pytest.Monkey
     monkeypatch.setenv("LISTEN", "x:1")
     monkeypatch.setenv("PART__SLOTS", "99")
     assert (load().listen, load().part.slots) == ("127.0.0.1:1", 4)
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC", "PORT", "PORT_1_TCP", "PORT_1_TCP_ADDR"):
+        monkeypatch.setenv(f"TRIAL_{name}", "10.0.0.1")
+    assert load().listen == "127.0.0.1:1"
+
+
+def test_no_message_tells_how_it_came_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIAL_CHANNELS", "[")
+    assert "Value error" not in refused()
+    assert "Value error" not in refused("--channels", "x", "--name", "Zürich")
+
+
+def test_help_shows_defaults_as_they_would_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for told in ("What to follow. (default: none)", "Where. (default: CN,US)", "How many. (default: 4)"):
+        assert told in text
+    assert "How large, 100 % at most. (default: 4GiB)" in text
+    assert "by default ROLE@HOST. --log-level" in text
+    assert "factory" not in text
 
 
 def test_help_teaches_every_flag_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
