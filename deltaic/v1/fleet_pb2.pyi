@@ -159,7 +159,7 @@ class UpdateProgress(_message.Message):
     full_bytes: _builtins.int
     """Bytes of the files of the target."""
     reused_bytes: _builtins.int
-    """Bytes taken from files that the node already had."""
+    """Bytes of the files that needed no fetching: held whole, left by an earlier attempt, copied, or repeated within."""
     fetched_bytes: _builtins.int
     """Bytes of chunks and manifest fetched so far, before compression."""
     wire_bytes: _builtins.int
