@@ -95,7 +95,11 @@ def test_two_centers_on_one_folder(deltaic: Deltaic, tmp_path: Path) -> None:
     import fcntl
 
     folder = tmp_path / "center"
-    assert "deltaic center" in one_line(deltaic("center", "--listen", "nonsense", "--data-dir", str(folder)))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert address in one_line(deltaic("center", "--listen", address, "--data-dir", str(folder)))
     locks = [path for path in folder.rglob("*") if "lock" in path.name]
     assert locks
     with locks[0].open("w") as held:
