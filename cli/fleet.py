@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.filesize import decimal
 
 from cli.connection import CALL_SECONDS, DEFAULT_CENTER, JsonOption, all_pages, connected, print_json, run
-from cli.tables import print_line, print_rows
+from cli.tables import is_terminal, print_line, print_rows
 from deltaic.names import ChannelName, RevisionName
 from deltaic.v1 import fleet_pb2, inference_pb2
 from deltaic.v1.fleet_pb2_grpc import FleetServiceStub
@@ -64,8 +64,13 @@ def _state_columns(state: fleet_pb2.ModelState) -> tuple[str, str, str, str]:
         return "", "", "", ""
     channel = ChannelName.parse(state.channel)
     phase = fleet_pb2.ModelState.Phase.Name(state.phase).removeprefix("PHASE_").lower()
-    serves = RevisionName.parse(state.serving_revision).hex[:12] if state.serving_revision else "nothing yet"
+    serves = _serves(state.serving_revision) if state.serving_revision else "nothing yet"
     return phase, f"{channel.model}/{channel.channel}", serves, state.detail or _progress(state)
+
+
+def _serves(revision: str) -> str:
+    name = RevisionName.parse(revision)
+    return name.hex[:12] if is_terminal() else name.revision
 
 
 def _progress(state: fleet_pb2.ModelState) -> str:

@@ -81,7 +81,8 @@ def _report(age: float, **state: object) -> fleet_pb2.NodeReport:
 REVISION = f"models/smollm2/revisions/{DIGEST}"
 
 
-def test_a_node_that_is_up_to_date_says_so_and_what_it_cost() -> None:
+def test_a_node_that_is_up_to_date_says_so_and_what_it_cost(monkeypatch) -> None:
+    _console(monkeypatch, terminal=True)
     ready = _report(
         3.2,
         phase=fleet_pb2.ModelState.PHASE_READY,
@@ -92,6 +93,9 @@ def test_a_node_that_is_up_to_date_says_so_and_what_it_cost() -> None:
     (row,) = status_rows([ready], 1_000_000)
     assert row[1:3] == ("ready", "3 s ago")
     assert row[-3:] == ("smollm2/stable", "818181818181", "up to date, 81.5 MB")
+    _console(monkeypatch, terminal=False)
+    (row,) = status_rows([ready], 1_000_000)
+    assert row[-2] == DIGEST
 
 
 def test_a_node_that_fetches_shows_how_far_it_is() -> None:
