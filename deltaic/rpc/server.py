@@ -1,5 +1,6 @@
 """A gRPC server with what every node has: interceptors, standard health, reflection, an orderly end."""
 
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -84,19 +85,21 @@ class Server:
 def _refused(address: str) -> PortInUse:
     """Say why the address cannot be listened on; gRPC tells only that."""
     if address.startswith("unix"):
-        hint = "its folder must exist and be open to this user, the path have at most 107 bytes: see --listen"
+        hint = "its folder must exist and be writable, and its path be short (107 bytes): choose another with --listen"
         return PortInUse(f"cannot listen on {address}", hint=hint)
-    hint = "the port is taken or the address is not of this machine: choose another with --listen"
     host, port = host_and_port(address)
+    why = "the port is taken or the address is not of this machine"
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, place = found[0]
         with socket.socket(family, kind, protocol) as attempt:
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             attempt.bind(place)
     except PermissionError:
-        hint = "this user may not take so low a port: choose another with --listen"
+        why = "this user may not take so low a port"
     except socket.gaierror:
-        hint = "no machine is known by that name: choose another address with --listen"
+        why = "no machine is known by that name"
     except OSError as error:
-        return PortInUse(f"cannot listen on {address}: {error.strerror}", hint=hint)
-    return PortInUse(f"cannot listen on {address}", hint=hint)
+        causes = {errno.EADDRINUSE: "the port is taken", errno.EADDRNOTAVAIL: "the address is not of this machine"}
+        why = causes.get(error.errno or 0, why)
+    return PortInUse(f"cannot listen on {address}", hint=f"{why}: choose another with --listen")

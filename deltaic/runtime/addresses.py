@@ -22,7 +22,9 @@ class BadAddress(InvalidArgument):
 
 
 def check_address(text: str, *, listening: bool = False) -> str:
-    """The address, without the blanks around it. Only one to listen on may have port 0, "take a free one".
+    """The address, without the blanks around it.
+
+    Only one to listen on may have port 0, "take a free one", or no host, "every address of this machine".
 
     Raises BadAddress.
     """
@@ -34,7 +36,8 @@ def check_address(text: str, *, listening: bool = False) -> str:
         raise BadAddress(f"not an address of a node: {text!r}", hint="write HOST:PORT, without a scheme before it")
     else:
         host, port = host_and_port(address)
-        _check_host(host, text)
+        if host or not listening:
+            _check_host(host, text)
         if port == 0 and not listening:
             raise _bad(text, "port 0 is only for listening")
     return address

@@ -31,7 +31,6 @@ def test_addresses_of_nodes_are_taken_as_they_are(address: str) -> None:
         ("", "it is empty"),
         ("nonsense", "the port is missing"),
         ("7400", "the port is missing"),
-        (":7400", "the host is missing"),
         ("foo:bar", "a port is a number"),
         ("foo:", "a port is a number"),
         ("127.0.0.1:-1", "a port is a number"),
@@ -68,6 +67,12 @@ def test_only_who_listens_may_leave_the_port_to_the_system() -> None:
     assert check_address("127.0.0.1:0", listening=True) == "127.0.0.1:0"
     with pytest.raises(BadAddress, match="port 0"):
         check_address("127.0.0.1:0")
+
+
+def test_only_who_listens_may_leave_the_host_out_and_mean_every_one() -> None:
+    assert check_address(":7400", listening=True) == ":7400"
+    with pytest.raises(BadAddress, match="the host is missing"):
+        check_address(":7400")
 
 
 def test_a_machine_called_like_a_scheme_is_still_a_machine() -> None:
