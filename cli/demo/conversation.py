@@ -32,9 +32,12 @@ class Talk:
 
 
 async def talk_and_interrupt(edge: Node, model: str) -> Talk:
-    """Ask for something long, watch it stream, press Ctrl-C, watch the server fall silent, leave."""
+    """Ask for something long, watch it stream, press Ctrl-C, watch the server fall silent, leave.
+
+    Greedy, so that the story is the same each time and does not end by itself before Ctrl-C comes.
+    """
     ours, theirs = pty.openpty()
-    arguments = ("chat", model, "--node", edge.address, "--max-tokens", "1500", "--temperature", "1.2")
+    arguments = ("chat", model, "--node", edge.address, "--max-tokens", "1500", "--temperature", "0")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cli", *arguments), stdin=theirs, stdout=theirs, stderr=theirs
     )
