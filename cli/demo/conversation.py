@@ -39,7 +39,11 @@ async def talk_and_interrupt(edge: Node, model: str) -> Talk:
     ours, theirs = pty.openpty()
     arguments = ("chat", model, "--node", edge.address, "--max-tokens", "1500", "--temperature", "0")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cli", *arguments), stdin=theirs, stdout=theirs, stderr=theirs
+        *(sys.executable, "-m", "cli", *arguments),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=_hear_interrupts,
     )
     os.close(theirs)
     os.set_blocking(ours, False)
@@ -59,6 +63,11 @@ async def talk_and_interrupt(edge: Node, model: str) -> Talk:
             process.kill()
         os.close(ours)
     return Talk(" ".join(story.split())[:120], len(story) > 200 and "stopped" in story, busy_before, busy_after)
+
+
+def _hear_interrupts() -> None:
+    """A demo that runs in the background of a shell has SIGINT ignored; a person's terminal has not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def _read_until(terminal: int, ending: str, *, at_least: int = 0) -> str:
