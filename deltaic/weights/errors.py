@@ -6,12 +6,17 @@ InvalidArgument
 │   ├── Truncated         the file ends before what it declares
 │   └── BadLayout         a GGUF file that contradicts itself or its specification
 ├── BadManifest           bytes that are not a manifest, or a manifest that contradicts itself
+├── BadDelta              bytes that are not a delta, or a delta that contradicts itself
 └── BadDigest             a digest that does not parse
+FailedPrecondition
+└── WrongBase             a delta from another file than the one that it is applied to
+Unimplemented
+└── UnknownDelta          a delta of a version, or with a codec, that this program does not know
 DataLoss
 └── DigestMismatch        bytes that are not what their digest names
 """
 
-from deltaic.errors import DataLoss, InvalidArgument
+from deltaic.errors import DataLoss, FailedPrecondition, InvalidArgument, Unimplemented
 
 
 class BadModelFile(InvalidArgument):
@@ -32,6 +37,18 @@ class BadLayout(BadModelFile):
 
 class BadManifest(InvalidArgument):
     reason = "BAD_MANIFEST"
+
+
+class BadDelta(InvalidArgument):
+    reason = "BAD_DELTA"
+
+
+class WrongBase(FailedPrecondition):
+    reason = "WRONG_BASE"
+
+
+class UnknownDelta(Unimplemented):
+    reason = "UNKNOWN_DELTA"
 
 
 class BadDigest(InvalidArgument):

@@ -1,0 +1,64 @@
+"""One part of a delta: bytes of the source and a payload in, one chunk of the target out.
+
+Nothing here is believed: what a part makes counts once it is hashed by whoever knows the digest of the chunk. What is
+promised is that a hostile part costs bounded memory and ends in a chunk of the right length or in BadDelta.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from deltaic.weights.delta import frames
+from deltaic.weights.delta.index import Codec, DeltaIndex, Part
+from deltaic.weights.digest import Buffer
+from deltaic.weights.errors import BadDelta
+
+ReadSource: TypeAlias = Callable[[int, int], bytes]
+"""`read(offset, length)` gives bytes of the source file; fewer where the file is shorter than it should be."""
+
+
+def make_chunk(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
+    """The chunk that a part makes, not yet verified. Raises BadDelta."""
+    if len(payload) != part.payload_length:
+        raise BadDelta(f"a payload of {len(payload):,} bytes where {part.payload_length:,} belong")
+    chunk = _MAKERS[part.codec](index, part, _bounded(part, read), payload)
+    if len(chunk) != part.target_length:
+        raise BadDelta(f"a part made {len(chunk):,} bytes instead of {part.target_length:,}")
+    return chunk
+
+
+def _bounded(part: Part, read: ReadSource) -> ReadSource:
+    """Reads of one part: offsets count from its own source bytes, and nothing else can be read."""
+
+    def read_within(offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0 or offset + length > part.source_length:
+            raise BadDelta("a part reads outside the bytes of the source that it names")
+        data = read(part.source_offset + offset, length)
+        if len(data) != length:
+            raise BadDelta("the source is shorter than the delta says")
+        return data
+
+    return read_within
+
+
+def _reuse(_index: DeltaIndex, part: Part, read: ReadSource, _payload: Buffer) -> Buffer:
+    return read(0, part.source_length)
+
+
+def _raw(_index: DeltaIndex, _part: Part, _read: ReadSource, payload: Buffer) -> Buffer:
+    return payload
+
+
+def _zstd(_index: DeltaIndex, part: Part, _read: ReadSource, payload: Buffer) -> Buffer:
+    return frames.expand(payload, part.target_length)
+
+
+def _prefix(_index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
+    return frames.expand(payload, part.target_length, prefix=read(0, part.source_length))
+
+
+_MAKERS: dict[Codec, Callable[[DeltaIndex, Part, ReadSource, Buffer], Buffer]] = {
+    Codec.REUSE: _reuse,
+    Codec.RAW: _raw,
+    Codec.ZSTD: _zstd,
+    Codec.PREFIX: _prefix,
+}

@@ -1,0 +1,43 @@
+"""One chunk of the target: every codec that can make it is tried, and the shortest payload wins."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from deltaic.weights.delta import frames
+from deltaic.weights.delta.index import Codec
+from deltaic.weights.digest import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A chunk to encode, and what its holder has of it. Types are ggml names, "" for plain bytes."""
+
+    target: bytes
+    target_type: str
+    source: bytes
+    source_type: str
+    row_elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A chunk encoded. `changed` counts elements (bytes, where there are none) that are not as they were."""
+
+    codec: Codec
+    payload: Buffer
+    changed: int
+
+
+def best(material: Material) -> Made:
+    """The shortest way to the chunk; of equally short ones the simpler."""
+    if material.source_type == material.target_type and material.source == material.target:
+        return Made(Codec.REUSE, b"", 0)
+    return min(_candidates(material), key=lambda one: len(one.payload))
+
+
+def _candidates(material: Material) -> Iterator[Made]:
+    target = material.target
+    yield Made(Codec.RAW, target, len(target))
+    yield Made(Codec.ZSTD, frames.pack(target), len(target))
+    if material.source:
+        yield Made(Codec.PREFIX, frames.pack_after(target, material.source), len(target))

@@ -1,0 +1,105 @@
+"""Deltas of whole files, without any service: one file that holds the index and then the packs, in order."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from deltaic.weights.delta.apply import make_chunk
+from deltaic.weights.delta.encode import Progress, encode
+from deltaic.weights.delta.index import PREAMBLE_BYTES, DeltaIndex, index_length
+from deltaic.weights.errors import DigestMismatch, WrongBase
+
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+def write_delta(
+    source: Path, target: Path, delta: Path, *, jobs: int = 0, on_progress: Progress | None = None
+) -> DeltaIndex:
+    """Encode the way from `source` to `target` into one file, which appears whole. Raises what `encode` raises."""
+    packs = delta.with_name(f".{delta.name}.packs")
+    try:
+        with packs.open("w+b") as kept:
+            index = encode(source, target, lambda _, data: _write(kept, data), jobs=jobs, on_progress=on_progress)
+            kept.seek(0)
+            with appearing(delta) as file:
+                file.write(index.data)
+                while block := kept.read(_HASH_BLOCK_BYTES):
+                    file.write(block)
+    finally:
+        packs.unlink(missing_ok=True)
+    return index
+
+
+def read_index(delta: Path) -> DeltaIndex:
+    """The index of a delta file. Raises BadDelta, UnknownDelta, OSError."""
+    with delta.open("rb") as file:
+        return _read_index(file)
+
+
+def apply_delta(source: Path, delta: Path, target: Path, *, on_progress: Progress | None = None) -> DeltaIndex:
+    """Make `target` from `source`, verified as a whole before it gets its name.
+
+    Raises BadDelta, UnknownDelta, WrongBase, DigestMismatch (the delta is damaged), OSError; then there is no target.
+    """
+    with delta.open("rb") as packs, source.open("rb", buffering=0) as old:
+        index = _read_index(packs)
+        if (size := os.fstat(old.fileno()).st_size) != index.source.size:
+            raise WrongBase(
+                f"{source.name} has {size:,} bytes; this delta is from a file of {index.source.size:,}",
+                hint=f"apply it to the file with {index.source}",
+            )
+        whole = hashlib.sha256()
+        with appearing(target) as file:
+            for part in index.parts:
+                payload = packs.read(part.payload_length)
+                chunk = make_chunk(index, part, lambda offset, length: os.pread(old.fileno(), length, offset), payload)
+                whole.update(chunk)
+                file.write(chunk)
+                if on_progress:
+                    on_progress(part.target_offset + part.target_length, index.target.size)
+            if whole.digest() != index.target.sha256:
+                raise _blame(source, index)
+    return index
+
+
+def _blame(source: Path, index: DeltaIndex) -> Exception:
+    """What is wrong when the result is: the file that was given, or the delta."""
+    with source.open("rb") as file:
+        given = hashlib.file_digest(file, "sha256").digest()
+    if given != index.source.sha256:
+        return WrongBase(
+            f"{source.name} is not the file that this delta is from", hint=f"apply it to the file with {index.source}"
+        )
+    return DigestMismatch("the delta is damaged: what it makes is not what it promises", hint="copy the delta again")
+
+
+def _read_index(file: BinaryIO) -> DeltaIndex:
+    start = file.read(PREAMBLE_BYTES)
+    return DeltaIndex.parse(start + file.read(index_length(start) - len(start)))
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file that gets its name, durably, when the block ends well, and is gone when it does not."""
+    growing = path.with_name(f".{path.name}.part")
+    try:
+        with growing.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        growing.replace(path)
+    except BaseException:
+        growing.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
