@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from deltaic.weights.delta import frames
-from deltaic.weights.delta.blocks import decode_blocks
+from deltaic.weights.delta.blocks import decode_blocks, place_in_matrix
 from deltaic.weights.delta.floats import FLOATS, decode_floats
 from deltaic.weights.delta.index import Codec, DeltaIndex, Part
 from deltaic.weights.delta.quants import LAYOUTS
@@ -65,7 +65,9 @@ def _block(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> 
         raise BadDelta(f"a part of {part.target_length:,} bytes that are no blocks of {ggml_type or 'any type'}")
     if part.source_length != part.target_length:
         raise BadDelta("a part that makes blocks of another number of blocks")
-    return decode_blocks(ggml_type, payload, read(0, part.source_length)).data
+    within = part.target_offset - index.starts[part.segment]
+    matrix = place_in_matrix(ggml_type, index.segments[part.segment].row_elements, within)
+    return decode_blocks(ggml_type, payload, read(0, part.source_length), matrix).data
 
 
 def _float(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:

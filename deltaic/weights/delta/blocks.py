@@ -12,17 +12,20 @@ copied, and what costs time is what changed.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaic.weights.delta.halves import read_halves, write_halves
+from deltaic.weights.delta.halves import MAX_COLUMNS, TALL, Origin, OriginOf, read_halves, write_halves
 from deltaic.weights.delta.numbers import Numbers, read_numbers, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.delta.predict import Lattice, Levels, Move, Prediction, Scales, predict
 from deltaic.weights.delta.quants import LAYOUTS, Bytes, Field, Layout
 from deltaic.weights.delta.surprises import STEP, Small, SurpriseReader, SurpriseWriter
 from deltaic.weights.digest import Buffer
+from deltaic.weights.ggml_types import BY_NAME
 
 _STRIP_ELEMENTS = 1 << 17
 _WAYS: tuple[tuple[bool, Lattice], ...] = (
@@ -34,13 +37,29 @@ _WAYS: tuple[tuple[bool, Lattice], ...] = (
 """(whether every block is examined, how values are placed in their levels); a payload begins with an index into it."""
 
 
-def encode_blocks(ggml_type: str, new: Buffer, old: Buffer) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Where blocks lie in their matrix: elements of a row, and in which column the first block begins."""
+
+    row_elements: int
+    first_column: int
+
+
+def place_in_matrix(ggml_type: str, row_elements: int, offset: int) -> Matrix:
+    """Where the block at byte `offset` of a tensor lies."""
+    if not ggml_type or not row_elements:
+        return Matrix(0, 0)
+    known = BY_NAME[ggml_type]
+    return Matrix(row_elements, offset // known.block_bytes * known.block_elements % row_elements)
+
+
+def encode_blocks(ggml_type: str, new: Buffer, old: Buffer, matrix: Matrix) -> bytes:
     """The payload that makes `new` of `old`; both of whole blocks, of the same length."""
     layout = LAYOUTS[ggml_type]
     after, before = _blocks(layout, new), _blocks(layout, old)
     head = PayloadWriter()
     for at in layout.halves:
-        write_halves(head, _half(after, at), _half(before, at))
+        write_halves(head, _half(after, at), _half(before, at), _tall_origin(layout, before, at, matrix))
     for field in layout.small_fields:
         write_numbers(head, _difference(field.bits, _entries(field, after), _entries(field, before)).reshape(-1))
     scaled = before.copy()
@@ -55,7 +74,7 @@ def encode_blocks(ggml_type: str, new: Buffer, old: Buffer) -> bytes:
     return min(written, key=len)
 
 
-def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer) -> Bytes:
+def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) -> Bytes:
     """The new blocks, flat. Raises BadDelta."""
     layout = LAYOUTS[ggml_type]
     before = _blocks(layout, old)
@@ -63,7 +82,8 @@ def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer) -> Bytes:
     way = reader.number(len(_WAYS) - 1)
     blocks = before.copy()
     for at in layout.halves:
-        new = read_halves(reader, _half(before, at))
+        origin = OriginOf(partial(find_origin, layout, before, at, matrix))
+        new = read_halves(reader, _half(before, at), origin)
         blocks[:, at : at + 2] = new.view(np.uint8).reshape(-1, 2)
     for field in layout.small_fields:
         _read_small(reader, field, blocks)
@@ -72,15 +92,42 @@ def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer) -> Bytes:
     return blocks.reshape(-1)
 
 
+def find_origin(layout: Layout, blocks: Bytes, at: int, matrix: Matrix) -> Origin | None:
+    """The weight of each block that defines its number at byte `at`; None for types and rows where there is none.
+
+    The scale comes from the outermost weight, the minimum from the lowest.
+    """
+    row = matrix.row_elements
+    if layout.small_fields or not 0 < row <= MAX_COLUMNS or row % layout.elements:
+        return None
+    entry, sign = np.empty((2, len(blocks)), np.int32)
+    for strip in _strips(layout, np.arange(len(blocks))):
+        levels = _levels(layout, np.ascontiguousarray(blocks[strip].T))
+        levels -= layout.zero
+        outermost = levels.argmin(0) if at == layout.minimum else np.abs(levels).argmax(0)
+        entry[strip] = outermost
+        sign[strip] = np.where(levels[outermost, np.arange(len(strip))] < 0, -1, 1)
+    if layout.minimum is not None:
+        sign[:] = 1
+    if layout.minimum is None or at == layout.minimum:
+        sign[_half(blocks, at) >= 0x8000] *= -1
+    start = matrix.first_column + np.arange(len(blocks)) * layout.elements
+    return Origin((start % row + entry).astype(np.int32), sign.astype(np.int8), row)
+
+
+def _tall_origin(layout: Layout, blocks: Bytes, at: int, matrix: Matrix) -> Origin | None:
+    if not matrix.row_elements or len(blocks) < TALL * matrix.row_elements:
+        return None
+    return find_origin(layout, blocks, at, matrix)
+
+
 def _ways(layout: Layout) -> tuple[int, ...]:
     if not layout.linear:
         return (0,)
     return (0, 1, 2, 3) if layout.sub_elements == 32 else (0, 1)
 
 
-def _write_levels(
-    out: PayloadWriter, layout: Layout, way: int, after: Bytes, before: Bytes, scaled: Bytes
-) -> None:
+def _write_levels(out: PayloadWriter, layout: Layout, way: int, after: Bytes, before: Bytes, scaled: Bytes) -> None:
     examined = _examined(layout, way, before, scaled)
     surprises = SurpriseWriter(lattice=bool(_WAYS[way][1]))
     for strip in _strips(layout, examined):
@@ -152,9 +199,7 @@ def _strips(layout: Layout, blocks: npt.NDArray[np.int64]) -> Iterator[npt.NDArr
         yield blocks[start : start + step]
 
 
-def _store(
-    layout: Layout, blocks: Bytes, strip: npt.NDArray[np.int64], levels: Levels, before: Bytes
-) -> None:
+def _store(layout: Layout, blocks: Bytes, strip: npt.NDArray[np.int64], levels: Levels, before: Bytes) -> None:
     """Put levels, (elements, blocks of the strip), where they are not what they were."""
     old = _levels(layout, np.ascontiguousarray(before[strip].T))
     bits = (levels ^ old) & ((1 << layout.levels.bits) - 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaic.weights.delta.numbers import Numbers, read_all, write_numbers
+from deltaic.weights.delta.numbers import read_all, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.digest import Buffer
 from deltaic.weights.errors import BadDelta

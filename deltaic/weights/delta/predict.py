@@ -76,9 +76,7 @@ class Move:
         ratio = _divide(old.scale << 14, divisor)
         shift = _divide((new.minimum - old.minimum) << 6, divisor)
         sane = (new.scale != 0) & (np.abs(ratio) <= _RATIO_LIMIT) & (np.abs(shift) <= _SHIFT_LIMIT)
-        return cls(
-            np.where(sane, ratio, _RATIO_ONE).astype(np.int32), np.where(sane, shift, 0).astype(np.int32)
-        )
+        return cls(np.where(sane, ratio, _RATIO_ONE).astype(np.int32), np.where(sane, shift, 0).astype(np.int32))
 
     def farthest(self, layout: Layout) -> Levels:
         """By how many 64ths of a level any level of a sub-block can move."""

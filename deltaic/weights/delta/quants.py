@@ -11,7 +11,6 @@ with a scale and a minimum for each sub-block of 16 or 32 elements: of a simple 
 product of a half-precision number of the block and a small integer of the sub-block.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -114,9 +113,9 @@ class Layout:
         return self.levels.entries
 
     @property
-    def small_fields(self) -> Iterator[Field]:
+    def small_fields(self) -> tuple[Field, ...]:
         """The integers of sub-blocks."""
-        yield from (one for one in (self.sub_scales, self.sub_minimums) if one is not None)
+        return tuple(one for one in (self.sub_scales, self.sub_minimums) if one is not None)
 
     @property
     def halves(self) -> tuple[int, ...]:
@@ -176,10 +175,10 @@ def _levels(bits: int, *pieces: Piece) -> Field:
     return Field("levels", bits, pieces)
 
 
-_Q6_LOW = Piece(
-    tuple(64 * (e // 128) + e % 64 for e in range(256)), tuple(e % 128 // 64 * 4 for e in range(256)), 4, 0
+_Q6_LOW = Piece(tuple(64 * (e // 128) + e % 64 for e in range(256)), tuple(e % 128 // 64 * 4 for e in range(256)), 4, 0)
+_XS_LEVELS = Piece(
+    tuple(8 + e // 32 * 16 + e % 16 for e in range(256)), tuple(e % 32 // 16 * 4 for e in range(256)), 4, 0
 )
-_XS_LEVELS = Piece(tuple(8 + e // 32 * 16 + e % 16 for e in range(256)), tuple(e % 32 // 16 * 4 for e in range(256)), 4, 0)
 
 LAYOUTS = {
     one.name: one

@@ -92,11 +92,15 @@ class SurpriseWriter:
 
 def group_contexts(elements: list[int], surprises: list[int]) -> npt.NDArray[np.uint8]:
     """The group of each context: as many groups as pay for themselves, the rarest surprises in group 0."""
-    used = sorted((each for each in range(len(elements)) if elements[each]), key=lambda one: surprises[one] / elements[one])
+    used = sorted(
+        (each for each in range(len(elements)) if elements[each]), key=lambda one: surprises[one] / elements[one]
+    )
     runs = [([one], elements[one], surprises[one]) for one in used] or [([0], 0, 0)]
     while len(runs) > 1:
-        gains = [_bits(*left[1:]) + _bits(*right[1:]) - _bits(left[1] + right[1], left[2] + right[2])
-                 for left, right in pairwise(runs)]
+        gains = [
+            _bits(*left[1:]) + _bits(*right[1:]) - _bits(left[1] + right[1], left[2] + right[2])
+            for left, right in pairwise(runs)
+        ]
         best = max(range(len(gains)), key=gains.__getitem__)
         if gains[best] < 0 and len(runs) <= MAX_GROUPS:
             break
