@@ -5,19 +5,26 @@
 
 obstore writes a file under a `#` name and renames it, so that a chunk is there whole or not at all. It does not fsync:
 `make_durable` does, and a manifest may refer only to chunks that have passed it.
+
+Collection deletes what nothing refers to. Whoever is about to refer to blobs claims them first; `put` claims what it
+stores. docs/formats/layout.md has the argument why nothing that is claimed or referred to is ever deleted.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore
 
 from deltaic.errors import DeltaicError
+from deltaic.runtime.threads import in_thread
+from deltaic.store.claims import Claims
+from deltaic.store.digest_set import DigestSet
 from deltaic.store.disk import FULL_ERRNOS, disk_full, sync_file, sync_folder
 from deltaic.store.errors import ChunkDamaged, ChunkNotFound, StoreRefused, StoreUnreachable
+from deltaic.store.listing import StoredBlob, list_folder, list_objects
 from deltaic.store.reading import check_range, cut, verify_async
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import DigestMismatch
@@ -36,6 +43,7 @@ class ObjectChunkStore:
         # Only a folder needs fsync; an object store that answers has made the object durable.
         self._folder = store.prefix if isinstance(store, LocalStore) else None
         self._distrusted: set[Digest] = set()
+        self._claims = Claims()
 
     def __repr__(self) -> str:
         return f"ObjectChunkStore({self._place})"
@@ -61,6 +69,24 @@ class ObjectChunkStore:
             absent.extend(digest for digest, here in zip(batch, held, strict=True) if not here)
         return absent
 
+    @asynccontextmanager
+    async def claiming(self, digests: Iterable[Digest]) -> AsyncIterator[list[Digest]]:
+        """Those that are missing, as `missing` says; the others are claimed.
+
+        Nothing at all is deleted from the store while the block runs: it is short, and makes something refer to the
+        blobs. Afterwards they are kept for the grace time of whoever collects. Raises StoreUnreachable, StoreRefused.
+        """
+        asked = list(dict.fromkeys(digests))
+        async with self._claims.gate.shared():
+            absent = set(await self.missing(asked))
+            absent |= await self._claim([digest for digest in asked if digest not in absent])
+            yield [digest for digest in asked if digest in absent]
+
+    async def claim(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Those that are missing; the others are claimed, so that they stay for the grace time. See `claiming`."""
+        async with self.claiming(digests) as absent:
+            return absent
+
     async def read(self, digest: Digest, offset: int = 0, limit: int | None = None) -> bytes:
         """See ChunkReader. Also raises StoreUnreachable, StoreRefused."""
         check_range(digest, offset, limit)
@@ -78,10 +104,16 @@ class ObjectChunkStore:
     async def put(self, digest: Digest, data: bytes) -> bool:
         """Store a chunk; True when bytes were written, False when it was already here and whole.
 
-        What is already here is read and hashed, so that putting a damaged chunk again repairs it. Raises
-        DigestMismatch, DiskFull, StoreUnreachable, StoreRefused.
+        What is already here is read and hashed, so that putting a damaged chunk again repairs it. Either way the chunk
+        is claimed. Raises DigestMismatch, DiskFull, StoreUnreachable, StoreRefused.
         """
         await verify_async(digest, data)
+        async with self._claims.gate.shared():
+            written = await self._put(digest, data)
+            await self._claim([digest])
+        return written
+
+    async def _put(self, digest: Digest, data: bytes) -> bool:
         damaged = False
         try:
             await self.read(digest)
@@ -115,10 +147,60 @@ class ObjectChunkStore:
             await asyncio.to_thread(_sync_folders, self._folder, wanted)
 
     async def delete(self, digest: Digest) -> None:
-        """Forget a chunk; nothing happens when it is not here."""
+        """Forget a chunk, claimed or not; nothing happens when it is not here."""
         with self._store_errors(0), suppress(FileNotFoundError):
             await self._store.delete_async(key_of(digest))
         self._distrusted.discard(digest)
+
+    async def blobs(self) -> AsyncIterator[StoredBlob]:
+        """Everything in the store that has the name of a blob, in no order; memory for a thousand of them.
+
+        What comes or goes meanwhile may be listed or not. Raises StoreUnreachable, StoreRefused.
+        """
+        with self._store_errors(0):
+            listing = list_objects(self._store) if self._folder is None else list_folder(self._folder / "chunks")
+            async for blob in listing:
+                yield blob
+
+    def collecting(self, kept: DigestSet) -> AbstractAsyncContextManager[None]:
+        """Until the block ends, whatever is claimed is added to `kept`. Raises CollectionBusy on entering."""
+        return self._claims.kept_from(kept)
+
+    async def delete_unclaimed(self, blobs: Sequence[StoredBlob], before: float) -> list[StoredBlob]:
+        """Of a listing, delete what is not in the set of `collecting` and was not modified since `before`.
+
+        Whoever claims meanwhile waits, so give some hundred at a time. `before` is in seconds since 1970; what was
+        deleted is returned. Raises CollectionBusy outside of `collecting`, StoreUnreachable, StoreRefused.
+        """
+        async with self._claims.gate.alone():
+            free = await self._claims.unclaimed(blob.digest.sha256 for blob in blobs)
+            # Looked at again: the listing may be minutes old.
+            doomed = [
+                blob for blob in blobs if blob.digest.sha256 in free and self._claims.last(blob.digest.sha256) < before
+            ]
+            with self._store_errors(0):
+                deleted = await in_thread(self._delete_older, doomed, before)
+        self._distrusted -= {blob.digest for blob in deleted}
+        return deleted
+
+    def _delete_older(self, blobs: Sequence[StoredBlob], before: float) -> list[StoredBlob]:
+        """Blocks, and runs to its end also when the caller is cancelled: a deletion must not outlive the gate."""
+        deleted = []
+        for blob in blobs:
+            key = key_of(blob.digest)
+            with suppress(FileNotFoundError):
+                if self._store.head(key)["last_modified"].timestamp() < before:
+                    self._store.delete(key)
+                    deleted.append(blob)
+        return deleted
+
+    async def _claim(self, found: Sequence[Digest]) -> set[Digest]:
+        """Claim what was found, inside the gate; those that are gone after all."""
+        folder = self._folder
+        files = None if folder is None else [folder / key_of(digest) for digest in found]
+        with self._store_errors(0):
+            gone = await self._claims.add([digest.sha256 for digest in found], files)
+        return {digest for digest in found if digest.sha256 in gone}
 
     async def _read_whole(self, digest: Digest) -> bytes | None:
         """All bytes of the object, or None when its size alone shows that they are wrong. Raises ChunkNotFound."""
