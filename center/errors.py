@@ -8,9 +8,11 @@ NotFound
 ├── UnknownModel
 ├── UnknownRevision
 ├── UnknownChannel
+├── UnknownTag
 └── UnknownEntry          no such audit entry
 AlreadyExists
-└── RequestIdReused       the request id belongs to another manifest
+├── RequestIdReused       the request id belongs to another manifest
+└── TagTaken              the tag names another revision, and tags never move
 FailedPrecondition
 ├── BlobsMissing          the manifest, or chunks that it names, are not stored here
 ├── SensitiveNotAllowed   a sensitive prompt came here, where it must not be seen
@@ -26,7 +28,8 @@ Unavailable
 ├── TrialLoadUnfinished   this machine had no time, memory or process to try the file: publish it again
 └── DatabaseBusy          another process holds the catalog's lock
 DataLoss
-└── DatabaseDamaged       the catalog's file is not whole
+├── DatabaseDamaged       the catalog's file is not whole
+└── NeedsUnknown          a manifest cannot be read, so nobody knows which chunks its revision needs
 """
 
 from deltaic.errors import (
@@ -67,12 +70,20 @@ class UnknownChannel(NotFound):
     reason = "UNKNOWN_CHANNEL"
 
 
+class UnknownTag(NotFound):
+    reason = "UNKNOWN_TAG"
+
+
 class UnknownEntry(NotFound):
     reason = "UNKNOWN_ENTRY"
 
 
 class RequestIdReused(AlreadyExists):
     reason = "REQUEST_ID_REUSED"
+
+
+class TagTaken(AlreadyExists):
+    reason = "TAG_TAKEN"
 
 
 class BlobsMissing(FailedPrecondition):
@@ -117,3 +128,7 @@ class DatabaseBusy(Unavailable):
 
 class DatabaseDamaged(DataLoss):
     reason = "DATABASE_DAMAGED"
+
+
+class NeedsUnknown(DataLoss):
+    reason = "NEEDS_UNKNOWN"

@@ -11,8 +11,9 @@ stores. docs/formats/layout.md has the argument why nothing that is claimed or r
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -152,15 +153,17 @@ class ObjectChunkStore:
             await self._store.delete_async(key_of(digest))
         self._distrusted.discard(digest)
 
-    async def blobs(self) -> AsyncIterator[StoredBlob]:
+    async def blobs(self) -> AsyncGenerator[StoredBlob, None]:
         """Everything in the store that has the name of a blob, in no order; memory for a thousand of them.
 
         What comes or goes meanwhile may be listed or not. Raises StoreUnreachable, StoreRefused.
         """
         with self._store_errors(0):
             listing = list_objects(self._store) if self._folder is None else list_folder(self._folder / "chunks")
-            async for blob in listing:
-                yield blob
+            async with aclosing(listing):
+                async for blob in listing:
+                    claimed = self._claims.last(blob.digest.sha256)
+                    yield blob if claimed <= blob.modified else replace(blob, modified=claimed)
 
     def collecting(self, kept: DigestSet) -> AbstractAsyncContextManager[None]:
         """Until the block ends, whatever is claimed is added to `kept`. Raises CollectionBusy on entering."""

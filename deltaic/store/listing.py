@@ -6,7 +6,7 @@ name than a blob has is somebody else's and is passed over.
 
 import os
 import re
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -32,7 +32,7 @@ class StoredBlob:
     """Seconds since 1970: when it was written, or claimed last."""
 
 
-async def list_folder(chunks: Path) -> AsyncIterator[StoredBlob]:
+async def list_folder(chunks: Path) -> AsyncGenerator[StoredBlob, None]:
     """The blobs in the folder `chunks` of a store. Memory: a thousand entries. Raises OSError."""
     batches = _batches(chunks)
     try:
@@ -43,7 +43,7 @@ async def list_folder(chunks: Path) -> AsyncIterator[StoredBlob]:
         batches.close()
 
 
-async def list_objects(store: ObjectStore) -> AsyncIterator[StoredBlob]:
+async def list_objects(store: ObjectStore) -> AsyncGenerator[StoredBlob, None]:
     """The blobs in an object store. Memory: a thousand entries. Raises what obstore raises."""
     async for batch in store.list("chunks/", chunk_size=_BATCH):
         for found in batch:
