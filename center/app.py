@@ -117,7 +117,7 @@ def _register(server: Server, parts: _Parts) -> None:
     server.add(
         registry_pb2_grpc.add_RegistryServiceServicer_to_server,
         RegistryServicer(
-            parts.catalog, Tags(parts.database), parts.publisher, parts.manifests, parts.collector, parts.hub
+            parts.catalog, parts.publisher, parts.manifests, parts.hub, Tags(parts.database), parts.collector
         ),
         "deltaic.v1.RegistryService",
     )

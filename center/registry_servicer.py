@@ -41,18 +41,18 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     def __init__(
         self,
         catalog: Catalog,
-        tags: Tags,
         publisher: Publisher,
         manifests: Manifests,
-        collector: Collector,
         hub: WatchHub,
+        tags: Tags,
+        collector: Collector,
     ) -> None:
         self._catalog = catalog
-        self._tags = tags
         self._publisher = publisher
         self._manifests = manifests
-        self._collector = collector
         self._hub = hub
+        self._tags = tags
+        self._collector = collector
 
     async def PublishRevision(
         self, request: registry_pb2.PublishRevisionRequest, context: Context
