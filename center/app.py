@@ -27,6 +27,7 @@ from center.tags import Tags
 from center.trial import WorkerTrial
 from center.watch import WatchHub
 from deltaic.engine.host import ModelHost
+from deltaic.errors import DeltaicError
 from deltaic.rpc.server import Server
 from deltaic.runtime.data_folder import own_data_folder, runtime_folder
 from deltaic.runtime.lifetime import beside
@@ -101,11 +102,20 @@ class Center:
         publisher = Publisher(catalog, chunks, manifests, shelf, trial_load)
         library = Library(database, settings.keep_policy)
         collector = Collector(library, chunks, shelf, folder, settings.upload_hours * 3600)
+        await _sign(collector)
         return _Parts(database, catalog, chunks, manifests, publisher, collector, hot, WatchHub())
 
 
 def _open_shelf(folder: Path, chunks: ObjectChunkStore, cache_bytes: int) -> Shelf:
     return Shelf(ModelFiles(folder), chunks, cache_bytes)
+
+
+async def _sign(collector: Collector) -> None:
+    """A center starts also when its store does not answer or its disk is full."""
+    try:
+        await collector.sign()
+    except DeltaicError as error:
+        _log.warning("chunks.not_signed", message=str(error))
 
 
 def _register(server: Server, parts: _Parts) -> None:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import structlog
 
-from center.errors import NeedsUnknown
+from center.errors import NeedsUnknown, StoreShared
 from center.library import Fate, Library
 from center.records import Revision
 from center.shelf import Shelf
@@ -124,7 +124,7 @@ class Collector:
     async def collect(self, *, dry_run: bool, actor: str) -> AsyncGenerator[News, None]:
         """Say the fate of every revision, then how far the deletion is, a summary last. A dry run changes nothing.
 
-        Raises CollectionBusy, NeedsUnknown, StoreUnreachable, StoreRefused, DiskFull, DatabaseBusy.
+        Raises CollectionBusy, StoreShared, NeedsUnknown, StoreUnreachable, StoreRefused, DiskFull, DatabaseBusy.
         """
         if self._running:
             raise CollectionBusy("another collection is under way", hint="wait until it has ended")
@@ -132,6 +132,7 @@ class Collector:
         started, before = time.monotonic(), time.time() - self._grace_seconds
         tally = Tally()
         try:
+            await self._require_own_store()
             with await in_thread(DigestSet, self._folder) as kept:
                 async with self._chunks.collecting(kept):
                     async with aclosing(self._decide(kept, tally, None if dry_run else actor)) as fates:
@@ -170,6 +171,19 @@ class Collector:
             except DeltaicError as error:
                 _log.warning("collection.failed", message=str(error))
             await asyncio.sleep(3600 * hours)
+
+    async def sign(self) -> None:
+        """Leave word in the store that this catalog uses it. Raises DiskFull, StoreUnreachable, StoreRefused."""
+        await self._chunks.sign(await in_thread(self._library.catalog_id))
+
+    async def _require_own_store(self) -> None:
+        """What other catalogs need would be garbage to this one."""
+        if others := await self._chunks.signed_by() - {await in_thread(self._library.catalog_id)}:
+            raise StoreShared(
+                f"another catalog uses {self._chunks.place}: {', '.join(sorted(others))}",
+                hint="give each center a chunk store of its own; if that catalog is no more, delete its object below "
+                "catalogs/ there",
+            )
 
     async def _decide(
         self, kept: DigestSet, tally: Tally, actor: str | None

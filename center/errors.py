@@ -15,6 +15,7 @@ AlreadyExists
 └── TagTaken              the tag names another revision, and tags never move
 FailedPrecondition
 ├── BlobsMissing          the manifest, or chunks that it names, are not stored here
+├── StoreShared           another catalog uses this chunk store, so nobody may collect in it
 ├── SensitiveNotAllowed   a sensitive prompt came here, where it must not be seen
 └── DatabaseUnusable      the catalog cannot be opened, read or written, or is newer than this software
 Aborted
@@ -88,6 +89,10 @@ class TagTaken(AlreadyExists):
 
 class BlobsMissing(FailedPrecondition):
     reason = "BLOBS_MISSING"
+
+
+class StoreShared(FailedPrecondition):
+    reason = "STORE_SHARED"
 
 
 class SensitiveNotAllowed(FailedPrecondition):

@@ -57,6 +57,11 @@ class Library:
         self._policy = policy
         self._clock = clock
 
+    def catalog_id(self) -> str:
+        """The UUID of this catalog, made with it."""
+        with self._database.reading() as connection:
+            return str(connection.execute(select(tables.catalog_id.c.id)).scalar_one())
+
     def models(self) -> list[str]:
         """The names of all models, in order."""
         with self._database.reading() as connection:

@@ -3,7 +3,7 @@
     models 1 ── n revisions 1 ── n channels          audit_head 1 ── audit (chained)
                         1 ── n channel_history       node_reports
                         1 ── n tags
-                        1 ── n publish_requests
+                        1 ── n publish_requests      catalog_id
 
 Nothing here belongs to one database: SQLite today, PostgreSQL by another URL. Times are microseconds since 1970 in UTC,
 so that they come back exactly as they were hashed into the audit log.
@@ -115,6 +115,9 @@ audit_head = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
 )
+
+# One row: what this catalog is called in the stores that it uses, so that no other catalog collects its blobs.
+catalog_id = Table("catalog_id", metadata, Column("id", String(36), primary_key=True))
 
 node_reports = Table(
     "node_reports",

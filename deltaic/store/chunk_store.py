@@ -2,6 +2,7 @@
 
     <store>/chunks/ab/abcdef…      the bytes; the name is the whole SHA-256 in hexadecimal, `ab` its first two digits
     <store>/chunks/ab/abcdef…#1    a write that has not finished, or never will; never a chunk
+    <store>/catalogs/…             empty; the name is that of a catalog whose revisions need chunks of this store
 
 obstore writes a file under a `#` name and renames it, so that a chunk is there whole or not at all. It does not fsync:
 `make_durable` does, and a manifest may refer only to chunks that have passed it.
@@ -33,6 +34,7 @@ from deltaic.weights.errors import DigestMismatch
 _QUESTIONS_AT_ONCE = 64
 _SYNCS_AT_ONCE = 4
 _EIO = "(os error 5)"
+_CATALOGS = "catalogs"
 
 
 class ObjectChunkStore:
@@ -47,7 +49,7 @@ class ObjectChunkStore:
         self._claims = Claims()
 
     def __repr__(self) -> str:
-        return f"ObjectChunkStore({self._place})"
+        return f"ObjectChunkStore({self.place})"
 
     async def has(self, digest: Digest) -> bool:
         """By name and size. A chunk that was found damaged counts as absent until it is put again."""
@@ -153,6 +155,17 @@ class ObjectChunkStore:
             await self._store.delete_async(key_of(digest))
         self._distrusted.discard(digest)
 
+    async def sign(self, catalog: str) -> None:
+        """Leave word that a catalog uses this store. Raises DiskFull, StoreUnreachable, StoreRefused."""
+        with self._store_errors(0):
+            await self._store.put_async(f"{_CATALOGS}/{catalog}", b"", use_multipart=False)
+
+    async def signed_by(self) -> set[str]:
+        """The catalogs that use this store. Raises StoreUnreachable, StoreRefused."""
+        with self._store_errors(0):
+            found = await self._store.list_with_delimiter_async(f"{_CATALOGS}/")
+        return {each["path"].rpartition("/")[2] for each in found["objects"]}
+
     async def blobs(self) -> AsyncGenerator[StoredBlob, None]:
         """Everything in the store that has the name of a blob, in no order; memory for a thousand of them.
 
@@ -230,15 +243,16 @@ class ObjectChunkStore:
                 raise self._damaged(digest)
 
     @property
-    def _place(self) -> str:
+    def place(self) -> str:
+        """Where it is, for people."""
         return str(self._folder) if self._folder is not None else str(self._store)
 
     def _not_found(self, digest: Digest) -> ChunkNotFound:
-        return ChunkNotFound(f"no chunk {digest} in {self._place}", hint="publish the revision that needs it again")
+        return ChunkNotFound(f"no chunk {digest} in {self.place}", hint="publish the revision that needs it again")
 
     def _damaged(self, digest: Digest) -> ChunkDamaged:
         return ChunkDamaged(
-            f"chunk {digest} in {self._place} no longer matches its digest",
+            f"chunk {digest} in {self.place} no longer matches its digest",
             hint="publish the revision that needs it again: only this chunk will be sent",
         )
 
@@ -250,13 +264,13 @@ class ObjectChunkStore:
         except DeltaicError:  # some of ours are OSErrors too, and say more
             raise
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreRefused(_first_line(error), hint=f"check who may write to {self._place}") from error
+            raise StoreRefused(_first_line(error), hint=f"check who may write to {self.place}") from error
         except (BaseError, OSError) as error:
             line = _first_line(error)
             if getattr(error, "errno", None) in FULL_ERRNOS or any(f"(os error {n})" in line for n in FULL_ERRNOS):
-                raise disk_full(self._place, needed) from error
+                raise disk_full(self.place, needed) from error
             raise StoreUnreachable(
-                f"chunk store {self._place}: {line}", hint="check that it is mounted, reachable and writable"
+                f"chunk store {self.place}: {line}", hint="check that it is mounted, reachable and writable"
             ) from error
 
 

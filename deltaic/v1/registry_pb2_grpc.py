@@ -185,9 +185,9 @@ class RegistryServiceServicer:
         """CollectGarbage removes revisions that no channel, tag, node or recent publish keeps, then stored blobs that no
         revision needs. It answers with the fate of every revision, progress while it deletes, and a summary last. A caller
         that leaves ends it; what it has done by then is whole, and the next one goes on.
-        Errors: ABORTED (another collection is under way), DATA_LOSS (the manifest of a revision that is kept cannot be
-        read, so it is not known what it needs), RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does
-        not answer), UNIMPLEMENTED (an edge).
+        Errors: ABORTED (another collection is under way), FAILED_PRECONDITION (another catalog uses the chunk store),
+        DATA_LOSS (the manifest of a revision that is kept cannot be read, so it is not known what it needs),
+        RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does not answer), UNIMPLEMENTED (an edge).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -81,9 +81,9 @@ class RegistryServiceStub:
     """CollectGarbage removes revisions that no channel, tag, node or recent publish keeps, then stored blobs that no
     revision needs. It answers with the fate of every revision, progress while it deletes, and a summary last. A caller
     that leaves ends it; what it has done by then is whole, and the next one goes on.
-    Errors: ABORTED (another collection is under way), DATA_LOSS (the manifest of a revision that is kept cannot be
-    read, so it is not known what it needs), RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does
-    not answer), UNIMPLEMENTED (an edge).
+    Errors: ABORTED (another collection is under way), FAILED_PRECONDITION (another catalog uses the chunk store),
+    DATA_LOSS (the manifest of a revision that is kept cannot be read, so it is not known what it needs),
+    RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does not answer), UNIMPLEMENTED (an edge).
     """
     WatchChannels: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchChannelsRequest, _registry_pb2.WatchChannelsResponse]
     """WatchChannels sends the present state of the channels asked for, then every change, until the client leaves or
@@ -148,9 +148,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """CollectGarbage removes revisions that no channel, tag, node or recent publish keeps, then stored blobs that no
     revision needs. It answers with the fate of every revision, progress while it deletes, and a summary last. A caller
     that leaves ends it; what it has done by then is whole, and the next one goes on.
-    Errors: ABORTED (another collection is under way), DATA_LOSS (the manifest of a revision that is kept cannot be
-    read, so it is not known what it needs), RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does
-    not answer), UNIMPLEMENTED (an edge).
+    Errors: ABORTED (another collection is under way), FAILED_PRECONDITION (another catalog uses the chunk store),
+    DATA_LOSS (the manifest of a revision that is kept cannot be read, so it is not known what it needs),
+    RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does not answer), UNIMPLEMENTED (an edge).
     """
     WatchChannels: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchChannelsRequest, _registry_pb2.WatchChannelsResponse]  # type: ignore[assignment]
     """WatchChannels sends the present state of the channels asked for, then every change, until the client leaves or
@@ -272,9 +272,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """CollectGarbage removes revisions that no channel, tag, node or recent publish keeps, then stored blobs that no
         revision needs. It answers with the fate of every revision, progress while it deletes, and a summary last. A caller
         that leaves ends it; what it has done by then is whole, and the next one goes on.
-        Errors: ABORTED (another collection is under way), DATA_LOSS (the manifest of a revision that is kept cannot be
-        read, so it is not known what it needs), RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does
-        not answer), UNIMPLEMENTED (an edge).
+        Errors: ABORTED (another collection is under way), FAILED_PRECONDITION (another catalog uses the chunk store),
+        DATA_LOSS (the manifest of a revision that is kept cannot be read, so it is not known what it needs),
+        RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does not answer), UNIMPLEMENTED (an edge).
         """
 
     @_abc_1.abstractmethod

@@ -199,3 +199,11 @@ async def test_a_claim_that_races_with_deletion_is_told_the_truth(place: Place) 
             answers = await asyncio.gather(*claims, *(place.delete(each) for each in halves))
         promised = {digest for answer in answers[: len(claims)] for digest in answer}
         assert promised <= set(await place.blobs())
+
+
+async def test_a_store_knows_the_catalogs_that_use_it_and_lists_none_as_a_blob(place: Place) -> None:
+    assert await place.store.signed_by() == set()
+    for name in ("one", "two", "one"):
+        await place.store.sign(name)
+    assert await place.store.signed_by() == {"one", "two"}
+    assert await place.blobs() == {}

@@ -13,6 +13,8 @@ from center_node import CenterNode, flip_byte, refusal, running_center
 from deltaic.errors import Code, DeltaicError
 from deltaic.names import RevisionName
 from deltaic.rpc.status import from_rpc_error
+from deltaic.store.chunk_store import ObjectChunkStore
+from deltaic.store.errors import StoreUnreachable
 from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.fetch import fetch, fetch_manifest
 from deltaic.transfer.source import GrpcSource
@@ -244,6 +246,45 @@ async def test_tags_over_the_wire(tmp_path: Path, tiny_gguf: Callable) -> None:
         assert (gone.code, gone.reason) == (Code.NOT_FOUND, "UNKNOWN_TAG")
         entries = (await node.audit.ListEntries(audit_pb2.ListEntriesRequest(), timeout=T)).entries
         assert [entry.action for entry in entries][-2:] == ["TAG_CREATED", "TAG_DELETED"]
+
+
+async def test_a_store_that_another_catalog_uses_is_not_collected(tmp_path: Path, tiny_gguf: Callable) -> None:
+    shared = str(tmp_path / "shared")
+    async with (
+        running_center(tmp_path / "one", chunks=shared, **AT_ONCE) as one,
+        running_center(tmp_path / "two", chunks=shared, **AT_ONCE) as two,
+    ):
+        await one.move((await one.publish_file(tiny_gguf(seed=1))).name)
+        await two.move((await two.publish_file(tiny_gguf(seed=2))).name)
+        for node in (one, two):
+            refused = await refusal(node.collect())
+            assert (refused.code, refused.reason) == (Code.FAILED_PRECONDITION, "STORE_SHARED")
+            assert "catalogs/" in str(refused)
+            await assert_whole(node)
+
+
+async def test_chunks_that_outlive_their_catalog_are_not_collected_by_the_next(
+    tmp_path: Path, tiny_gguf: Callable
+) -> None:
+    async with running_center(tmp_path, **AT_ONCE) as node:
+        await node.publish_file(tiny_gguf())
+        before = node.blobs()
+    for path in tmp_path.glob("center.db*"):
+        path.unlink()
+    async with running_center(tmp_path, **AT_ONCE) as node:
+        assert (await refusal(node.collect())).reason == "STORE_SHARED"
+        assert node.blobs() == before
+
+
+async def test_a_center_starts_also_when_its_store_takes_no_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(store: ObjectChunkStore, catalog: str) -> None:
+        raise StoreUnreachable("the line to the bucket is cut")
+
+    monkeypatch.setattr(ObjectChunkStore, "sign", refused)
+    async with running_center(tmp_path) as node:
+        assert (await node.registry.ListTags(registry_pb2.ListTagsRequest(), timeout=T)).tags == []
 
 
 # Publishing beside a collection

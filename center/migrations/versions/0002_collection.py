@@ -1,4 +1,6 @@
-"""What collection needs: tags, and which revisions each channel has named; the latter is read out of the audit log."""
+"""What collection needs: tags; which revisions each channel has named, read out of the audit log; a name of its own."""
+
+import uuid
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,6 +35,10 @@ def upgrade() -> None:
     rows = [dict(zip(("model", "channel", "revision", "version"), row, strict=True)) for row in _moves()]
     for start in range(0, len(rows), _BATCH):
         op.bulk_insert(history, rows[start : start + _BATCH])
+    named = op.create_table(
+        "catalog_id", sa.Column("id", sa.String(36)), sa.PrimaryKeyConstraint("id", name=op.f("pk_catalog_id"))
+    )
+    op.bulk_insert(named, [{"id": str(uuid.uuid4())}])
 
 
 def _of_a_revision(table: str) -> sa.ForeignKeyConstraint:
@@ -57,5 +63,5 @@ def _moves() -> list[tuple[str, str, str, int]]:
 
 
 def downgrade() -> None:
-    for table in ("channel_history", "tags"):
+    for table in ("catalog_id", "channel_history", "tags"):
         op.drop_table(table)

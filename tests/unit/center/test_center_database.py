@@ -59,6 +59,8 @@ def test_a_database_of_the_first_version_learns_what_its_channels_have_named(tmp
     with database.reading() as connection:
         named = connection.execute(text("SELECT channel, revision, version FROM channel_history ORDER BY version"))
         assert [tuple(row) for row in named] == [("stable", "b", 3), ("stable", "a", 4)]
+        (identifier,) = connection.execute(text("SELECT id FROM catalog_id")).scalars()
+        assert len(identifier) == 36
     database.close()
 
 
