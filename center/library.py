@@ -115,12 +115,15 @@ def _revisions(connection: Connection, model: str) -> list[tuple[Revision, int]]
 
 
 def _channels(connection: Connection, model: str) -> dict[ChannelName, list[RevisionName]]:
+    """What each channel has named, each revision once: the present one first, then by when it was named last."""
+    present = select(tables.channels).where(tables.channels.c.model == model)
     history = tables.channel_history
-    query = select(history).where(history.c.model == model).order_by(history.c.version.desc())
-    named: dict[ChannelName, list[RevisionName]] = defaultdict(list)
-    for row in connection.execute(query).mappings():
-        named[ChannelName(model, row["channel"])].append(RevisionName(model, row["revision"]))
-    return named
+    before = select(history).where(history.c.model == model).order_by(history.c.version.desc())
+    named: dict[ChannelName, dict[RevisionName, None]] = defaultdict(dict)
+    for query in (present, before):
+        for row in connection.execute(query).mappings():
+            named[ChannelName(model, row["channel"])].setdefault(RevisionName(model, row["revision"]))
+    return {channel: list(revisions) for channel, revisions in named.items()}
 
 
 def _tags(connection: Connection, model: str) -> dict[TagName, RevisionName]:

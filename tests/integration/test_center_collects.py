@@ -276,6 +276,20 @@ async def test_chunks_that_outlive_their_catalog_are_not_collected_by_the_next(
         assert node.blobs() == before
 
 
+async def test_a_center_that_is_told_to_collects_by_itself(tmp_path: Path, tiny_gguf: Callable) -> None:
+    async with running_center(tmp_path, **AT_ONCE) as node:
+        kept = await node.upload(tiny_gguf(seed=1))
+        await node.move((await node.publish(kept.digest)).name)
+        await node.publish_file(tiny_gguf(seed=2))
+    async with running_center(tmp_path, collect_hours=1e-5, name="center@cloud", **AT_ONCE) as node:
+        async with asyncio.timeout(T):
+            while node.blobs() != needed(kept):
+                await asyncio.sleep(0.01)
+        entries = (await node.audit.ListEntries(audit_pb2.ListEntriesRequest(), timeout=T)).entries
+        assert (entries[-1].action, entries[-1].actor) == ("REVISION_COLLECTED", "center@cloud")
+        await assert_whole(node)
+
+
 async def test_a_center_starts_also_when_its_store_takes_no_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
