@@ -1,6 +1,6 @@
 """ContentService over whatever holds chunks here: a store that takes writes, or materialised files that only serve."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -20,8 +20,11 @@ from deltaic.weights.manifest import MAX_MANIFEST_BYTES
 
 _log = structlog.get_logger(__name__)
 
-# The contract allows 1 MiB. A reader sees only whole frames, so on a line that is often cut shorter ones bring more.
+# The contract allows 1 MiB. A reader sees only whole frames: on a line that is cut again and again short ones bring
+# more, so a stream begins with short ones.
 _FRAME_BYTES = 256 * 1024
+_FIRST_FRAME_BYTES = 32 * 1024
+_SHORT_UNTIL_BYTES = 256 * 1024
 MAX_DIGESTS = 10_000
 
 
@@ -60,7 +63,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
                 data = await self._reader.read(digest, offset, limit) if limit else b""
                 packed = await in_thread(compress_if_it_pays, data) if packs else None
                 encoding = content_pb2.ENCODING_IDENTITY if packed is None else content_pb2.ENCODING_ZSTD
-                for frame, end in _frames(data if packed is None else packed):
+                for frame, end in _frames(data if packed is None else packed, sent):
                     yield content_pb2.ReadResponse(range_index=index, encoding=encoding, data=frame, end_of_range=end)
                     sent += len(frame)
                 blobs += 1
@@ -114,7 +117,16 @@ def _checked(request: content_pb2.ReadRequest) -> list[tuple[Digest, int, int]]:
     return checked
 
 
-def _frames(data: bytes) -> list[tuple[bytes, bool]]:
-    """The pieces to send; nothing is one empty frame, since the reader waits for an end."""
-    starts = range(0, max(len(data), 1), _FRAME_BYTES)
-    return [(data[start : start + _FRAME_BYTES], start + _FRAME_BYTES >= len(data)) for start in starts]
+def _frames(data: bytes, sent: int) -> Iterator[tuple[bytes, bool]]:
+    """The pieces to send and whether each is the last, in a stream that has `sent` so many bytes before.
+
+    Nothing is one empty frame, since the reader waits for an end.
+    """
+    start = 0
+    while True:
+        size = _FIRST_FRAME_BYTES if sent + start < _SHORT_UNTIL_BYTES else _FRAME_BYTES
+        end = start + size
+        yield data[start:end], end >= len(data)
+        if end >= len(data):
+            return
+        start = end

@@ -77,8 +77,9 @@ async def fetch(
 ) -> FetchStats:
     """Bring every chunk that `staging` lacks: first from files of this node, then from `sources`.
 
-    As many streams at once as the lines reward, at most `in_flight`. Memory is bounded by that many times one chunk (4 MiB) and frames. Raises LineLost, SourceLied, SourceLacks,
-    DiskFull; whatever arrived before stays in `staging`, verified. The caller commits.
+    As many streams at once as the lines reward, at most `in_flight`. Memory is bounded by that many times one chunk
+    (4 MiB) and frames. Raises LineLost, SourceLied, SourceLacks, DiskFull; whatever arrived before stays in `staging`,
+    verified. The caller commits.
     """
     return await Fetch(staging, sources, in_flight=in_flight, on_progress=on_progress, retry=retry).run()
 
