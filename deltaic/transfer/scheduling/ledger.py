@@ -67,6 +67,8 @@ class Ledger:
         self.total = sum(digest.size for digest in self.blobs)
         self.hopeless: dict[Digest, DeltaicError] = {}
         self.pending_bytes = self.total
+        self.with_gaps: set[int] = set()
+        """Sources that cannot bring every blob: they lack one, or sent one damaged."""
         self._pending = OrderedDict((blob, None) for blob in self.blobs.values())
         self._open = len(self.blobs)
         self._most_left_bytes = most_left_bytes
@@ -132,9 +134,21 @@ class Ledger:
         self.hopeless[blob.digest] = error
         self._open -= 1
 
+    def denied(self, source: int, blob: Blob) -> None:
+        """The source was asked for the blob and does not hold it."""
+        blob.denied_by.add(source)
+        self.with_gaps.add(source)
+
+    def sent_damaged(self, source: int, blob: Blob) -> None:
+        """The source alone has brought a copy that is damaged."""
+        blob.bad_at.add(source)
+        self.with_gaps.add(source)
+
     def lacks(self, source: int, asked: Iterable[Digest], missing: Iterable[Digest]) -> None:
         """Of those `asked` for, the source holds all but the `missing` ones; what it said before is forgotten."""
         lacked = frozenset(missing)
+        if lacked:
+            self.with_gaps.add(source)
         for digest in asked:
             if digest in lacked:
                 self.blobs[digest].lacked_by.add(source)

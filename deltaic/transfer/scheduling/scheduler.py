@@ -200,7 +200,7 @@ class Scheduler:
         if error.code is Code.DATA_LOSS:
             self.damaged(stream, blob, error, now)
         elif error.code is Code.NOT_FOUND:
-            blob.denied_by.add(source)
+            self._ledger.denied(source, blob)
         elif not may_pass(error):
             self.scores[source].refuse(error)
         elif stream.cuts == self.scores[source].cuts and not _had_its_time(stream, error):
@@ -221,9 +221,15 @@ class Scheduler:
         return its.streams < its.window.size and len(self.streams) + waiting < self._most_streams
 
     def _has_work(self, source: int, now: float) -> bool:
+        if self._standing.is_demoted(source, now):
+            return False
         return any(self._standing.may_bring(source, blob, now) for blob in self._ledger.pending)
 
     def _hand_out(self, source: int, now: float) -> list[Blob]:
+        if self._standing.is_demoted(source, now) and self._standing.is_complete_without(
+            source, self._ledger.with_gaps, now
+        ):
+            return []
         most_bytes, most_blobs = self._portion(source, now)
         return self._ledger.take(lambda blob: self._standing.may_bring(source, blob, now), most_bytes, most_blobs)
 
@@ -270,7 +276,7 @@ class Scheduler:
             for each in stream.arrived.sources:
                 self.scores[each].penalise(score.SUSPECTED, now)
             return
-        blob.bad_at.add(stream.source)
+        self._ledger.sent_damaged(stream.source, blob)
         if isinstance(error, DigestMismatch | BadFrame):  # else it said so itself, and is not to be believed less
             self.scores[stream.source].penalise(score.LIED, now)
 

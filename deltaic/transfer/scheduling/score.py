@@ -17,8 +17,9 @@ _HALF_LIFE_SECONDS = 15.0
 
 _EPOCH_SECONDS = 0.5
 _LONGEST_EPOCH_SECONDS = 5.0
-_PIECES_A_STREAM = 4
+_PIECES_A_STREAM = 8
 _WEIGHT_OF_NEWS = 0.5
+_BUSY = 0.75
 _ENOUGH_STREAM_SECONDS = 0.1
 
 _NARROW_AFTER = 2
@@ -51,7 +52,6 @@ class Score:
         self._demerits, self._demerits_at = 0.0, 0.0
         self._rate = 0.0
         self._at = 0.0
-        self._fewest = 0
         self._start_epoch()
 
     # ---- speed
@@ -72,7 +72,6 @@ class Score:
         """One stream fewer."""
         self._advance(now)
         self.streams -= 1
-        self._fewest = min(self._fewest, self.streams)
 
     def first_piece(self, seconds: float) -> None:
         """A stream took this long to begin."""
@@ -105,7 +104,7 @@ class Score:
     def _end_epoch(self) -> None:
         news = self._bytes / max(self._stream_seconds, 1e-9)
         self._rate = self._rate + _WEIGHT_OF_NEWS * (news - self._rate) if self._rate else news
-        if self._fewest >= self.window.size:
+        if self._stream_seconds >= _BUSY * self.window.size * self._active:
             self.window.measured(self._bytes / self._active)
         self.epochs += 1
         self._start_epoch()
@@ -113,7 +112,6 @@ class Score:
     def _start_epoch(self) -> None:
         self._bytes = self._pieces = 0
         self._active = self._stream_seconds = 0.0
-        self._fewest = self.streams
 
     # ---- trust
 

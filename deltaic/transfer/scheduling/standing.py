@@ -1,6 +1,6 @@
 """Which source may bring which blob, by what they have shown: who is preferred, who is demoted, who is out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from deltaic.transfer.scheduling.ledger import Blob
 from deltaic.transfer.scheduling.relief import UNKNOWN_RATE
@@ -55,6 +55,13 @@ class Standing:
         """Whether another source, in good standing, can bring the blob."""
         return any(
             other != source and self._is_good(other, now) and self._may_still_bring(other, blob)
+            for other in range(len(self._scores))
+        )
+
+    def is_complete_without(self, source: int, with_gaps: Collection[int], now: float) -> bool:
+        """Whether another source, in good standing, can bring everything."""
+        return any(
+            other != source and other not in with_gaps and self._is_good(other, now)
             for other in range(len(self._scores))
         )
 

@@ -1,7 +1,8 @@
 """How many streams one source gets: more while more of them bring more, fewer when its line fails."""
 
 _START = 4
-_WORTH_IT = 1.05
+_WORTH_IT = 0.4
+"""Of what one stream more would bring where the line has room."""
 _FIRST_REST = 8
 _LONGEST_REST = 64
 
@@ -21,7 +22,7 @@ class Window:
     def measured(self, goodput: float) -> None:
         """Bytes a second of a stretch of time in which all streams were busy."""
         if self._before:
-            if goodput >= _WORTH_IT * self._before:
+            if goodput >= self._before * (1.0 + _WORTH_IT / (self.size - 1)):
                 self._next_rest = _FIRST_REST
                 self._grow(goodput)
             else:
