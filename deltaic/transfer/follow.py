@@ -16,6 +16,7 @@ from deltaic.names import ChannelName
 from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.backoff import Retry
 from deltaic.transfer.channel_book import ChannelBook, ChannelState
+from deltaic.transfer.fetch import MOST_STREAMS
 from deltaic.transfer.pursuit import Activate, Pursuit
 from deltaic.transfer.source import GrpcSource, Source
 from deltaic.transfer.threads import in_thread
@@ -43,10 +44,11 @@ class Follower:
         on_state: Callable[[fleet_pb2.ModelState], None] | None = None,
         sources: Sequence[Source] | None = None,
         keep_previous: bool = True,
-        in_flight: int = 4,
+        in_flight: int = MOST_STREAMS,
         retry: Retry | None = None,
     ) -> None:
-        """`upstream_name` is for people ("center 10.0.0.1:7400"); chunks come from `sources`, by default upstream.
+        """`upstream_name` is for people ("center 10.0.0.1:7400"); chunks come from `sources`, by default upstream, in
+        at most `in_flight` streams.
 
         `activate` does the blue-green switch and may raise: then the old revision serves on and the switch is tried
         again later. `on_state` is called at every change of phase and a few times a second while bytes arrive; it must

@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass
 from datetime import time
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
+from pydantic import ByteSize, TypeAdapter
 
 from deltaic.transfer.errors import BadRateSchedule
 
 _WINDOW = re.compile(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})\s*=\s*(.+)")
+_SIZE = re.compile(r"\d+(\.\d+)?\s*[A-Za-z]*")
 _UNLIMITED = "unlimited"
 _BYTES: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
 _MINUTES_A_DAY = 24 * 60
@@ -81,9 +82,8 @@ def _rate(text: str) -> int | None:
     if text == _UNLIMITED:
         return None
     try:
-        rate = int(_BYTES.validate_python(text))
-    except ValidationError:
-        rate = -1
-    if rate < 0:
-        raise BadRateSchedule(f"not a number of bytes a second: {text!r}", hint="write 2MiB, or unlimited")
-    return rate
+        if not _SIZE.fullmatch(text):
+            raise ValueError
+        return int(_BYTES.validate_python(text))
+    except ValueError:  # pydantic's are ValueErrors too
+        raise BadRateSchedule(f"not a number of bytes a second: {text!r}", hint="write 2MiB, or unlimited") from None

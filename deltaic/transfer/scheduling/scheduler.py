@@ -175,7 +175,7 @@ class Scheduler:
         self._blame(stream, blob, error, now)
         stream.next_blob(now)
         self._ledger.put_back(blob, Arrived())
-        if blob.copies >= max(BAD_COPIES, len(self.scores)) and not blob.carriers:
+        if blob.copies >= BAD_COPIES and not blob.carriers and not self._standing.is_open(blob):
             self._ledger.despair(blob, error)
         self._leave_the_rest_to_others(stream.source, now)
 

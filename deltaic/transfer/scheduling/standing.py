@@ -58,6 +58,10 @@ class Standing:
             for other in range(len(self._scores))
         )
 
+    def is_open(self, blob: Blob) -> bool:
+        """Whether somebody can still bring the blob who has never brought it damaged."""
+        return any(self._may_still_bring(source, blob) for source in range(len(self._scores)))
+
     def is_complete_without(self, source: int, with_gaps: Collection[int], now: float) -> bool:
         """Whether another source, in good standing, can bring everything."""
         return any(
