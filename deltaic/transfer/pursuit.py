@@ -11,6 +11,7 @@ from deltaic.errors import Code, DeltaicError
 from deltaic.names import ChannelName
 from deltaic.transfer.backoff import Backoff, Retry
 from deltaic.transfer.channel_book import ChannelState
+from deltaic.transfer.progress import Account, Pace
 from deltaic.transfer.update import Held, Obtainer, UpdateMeter
 from deltaic.v1 import fleet_pb2
 from deltaic.weights.manifest import Manifest
@@ -57,14 +58,21 @@ class Pursuit:
         self._reported = 0.0
         self._state = fleet_pb2.ModelState(channel=str(channel))
         self._meter = UpdateMeter(self._advanced)
+        self._account = Account()
+        self._pace = Pace()
 
     def state(self) -> fleet_pb2.ModelState:
         """As of now; phase PHASE_UNSPECIFIED before the channel was heard of."""
         progress = self._state.progress
-        progress.full_bytes = self._meter.full_bytes
-        progress.reused_bytes = self._meter.reused_bytes
-        progress.fetched_bytes = self._meter.fetched_bytes
-        progress.wire_bytes = self._meter.wire_bytes
+        reached = self._account.add(self._meter.reached)
+        progress.full_bytes = reached.full
+        progress.reused_bytes = reached.reused
+        progress.fetched_bytes = reached.fetched + reached.manifest
+        progress.wire_bytes = reached.wire
+        self._pace.observe(reached.wire, time.monotonic())
+        fetching = self._state.phase == _Phase.PHASE_FETCHING
+        progress.bytes_per_second = self._pace.rate if fetching else 0.0
+        progress.seconds_left = self._pace.seconds_for(reached) if fetching else 0.0
         copy = fleet_pb2.ModelState()
         copy.CopyFrom(self._state)
         return copy
@@ -112,8 +120,7 @@ class Pursuit:
                     await self._pause()
 
     async def _update(self, target: ChannelState) -> None:
-        self._meter = UpdateMeter(self._advanced)
-        self._state.progress.Clear()
+        self._begin_attempt(target)
         self._state.target_revision = str(target.revision)
         self._enter(_Phase.PHASE_FETCHING)
         await self._on_aim(target)
@@ -125,6 +132,18 @@ class Pursuit:
         self._state.progress.fetch_seconds = time.monotonic() - self._seen
         await self._switch(target, held)
         self._log_complete(target)
+
+    def _begin_attempt(self, target: ChannelState) -> None:
+        """Count on where this update was tried before, from nothing where it is another."""
+        self.state()
+        again = self._state.target_revision == str(target.revision)
+        if again:
+            self._account.next_attempt()
+        else:
+            self._account = Account()
+        self._pace = Pace()
+        self._meter = UpdateMeter(self._advanced)
+        self._state.progress.Clear()
 
     async def _obtain_unless_moved(self, target: ChannelState) -> Held | None:
         """None when the channel moved on meanwhile: what it named is not wanted any more."""
@@ -163,6 +182,7 @@ class Pursuit:
     def _forget_the_abandoned(self, target: ChannelState) -> None:
         """The numbers of an update that nobody wants any more say nothing of what serves, which is here whole."""
         self._meter = UpdateMeter(self._advanced)
+        self._account = Account()
         self._state.progress.Clear()
         self._state.target_revision = str(target.revision)
         if (manifest := self._obtainer.files.manifest(target.revision.hex)) is not None:
