@@ -73,6 +73,7 @@ class Follower:
                 activate,
                 on_aim=self._aimed,
                 on_switched=self._switched,
+                on_full_disk=self._make_room,
                 on_state=on_state or (lambda _state: None),
                 retry=retry,
             )
@@ -132,6 +133,15 @@ class Follower:
         await self._save()
         await self._remove_unneeded()
 
+    async def _make_room(self) -> bool:
+        """The disk is full: let go of what no channel serves or wants. Whether something went."""
+        serving = [pursuit.serving.revision for pursuit in self._pursuits.values() if pursuit.serving is not None]
+        self._book.give_up_previous(serving)
+        removed = await self._remove_unneeded()
+        if removed:
+            _log.warning("follow.made_room", hint="the disk is full: the way back to earlier revisions was given up")
+        return removed
+
     async def _save(self) -> None:
         """A book that cannot be written (a full disk) stops no update; it is tried again with the next change."""
         async with self._saving:
@@ -142,7 +152,8 @@ class Follower:
                     "channels.not_saved", error=str(error), hint="after a restart the node may serve an older revision"
                 )
 
-    async def _remove_unneeded(self) -> None:
+    async def _remove_unneeded(self) -> bool:
+        """Whether files went."""
         removed = False
         for revision_hex in self._book.unneeded():
             if revision_hex not in self._book.unneeded():
@@ -158,3 +169,4 @@ class Follower:
             _log.info("follow.removed", revision=f"sha256:{revision_hex}")
         if removed:
             await self._save()
+        return removed

@@ -9,6 +9,7 @@ import structlog
 
 from deltaic.errors import Code, DeltaicError
 from deltaic.names import ChannelName
+from deltaic.store.errors import DiskFull
 from deltaic.transfer.backoff import Backoff, Retry
 from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.progress import Account, Pace
@@ -38,15 +39,20 @@ class Pursuit:
         *,
         on_aim: Callable[[ChannelState], Awaitable[None]],
         on_switched: Callable[[ChannelState], Awaitable[None]],
+        on_full_disk: Callable[[], Awaitable[bool]],
         on_state: Callable[[fleet_pb2.ModelState], None],
         retry: Retry,
     ) -> None:
-        """`on_aim` and `on_switched` remember what happened, before and after; `on_state` hears of every change."""
+        """`on_aim` and `on_switched` remember what happened, before and after; `on_state` hears of every change.
+
+        `on_full_disk` releases what is not needed, and says whether there was such.
+        """
         self.channel = channel
         self._obtainer = obtainer
         self._activate = activate
         self._on_aim = on_aim
         self._on_switched = on_switched
+        self._on_full_disk = on_full_disk
         self._on_state = on_state
         self._backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, retry.random)
         self._target: ChannelState | None = None
@@ -117,7 +123,8 @@ class Pursuit:
             except Exception as error:  # noqa: BLE001  # whatever happens, the old revision serves and we try again
                 if not self._moved.is_set():
                     self._failed(target, error)
-                    await self._pause()
+                    if not (isinstance(error, DiskFull) and await self._on_full_disk()):
+                        await self._pause()
 
     async def _update(self, target: ChannelState) -> None:
         self._begin_attempt(target)

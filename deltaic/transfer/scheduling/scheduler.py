@@ -26,6 +26,7 @@ _HOPELESS_BLOBS = 8
 
 _MOST_BYTES = 16 << 20
 _FIRST_BYTES = 4 << 20
+_LEAST_BYTES = 512 * 1024
 _MOST_BLOBS = 64
 _STREAM_SECONDS = 1.0
 
@@ -240,7 +241,7 @@ class Scheduler:
             return 0, 1
         measured = int(its.rate * _STREAM_SECONDS) if its.rate else _FIRST_BYTES
         share = self._ledger.pending_bytes // (self._most_streams - len(self.streams))
-        return min(_MOST_BYTES, measured, share), _MOST_BLOBS
+        return min(_MOST_BYTES, measured, max(_LEAST_BYTES, share)), _MOST_BLOBS
 
     def _relieve(self, source: int, now: float) -> Blob | None:
         if self._standing.is_demoted(source, now):
