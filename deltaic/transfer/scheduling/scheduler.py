@@ -115,7 +115,10 @@ class Scheduler:
             return self._give_up()
         if self.streams or self._standing.unasked or not self._standing.is_hopeless(self._ledger.pending):
             return None
-        return self._give_up() if hopeless else next(each.lost for each in self.scores if each.lost is not None)
+        if hopeless:
+            return self._give_up()
+        lost = (each.lost for each in self.scores if each.lost is not None)
+        return next(lost, SourceLacks(f"{len(self._ledger)} blobs cannot be had from {', '.join(self._names)}"))
 
     # ---- what the sources say of themselves
 
@@ -125,6 +128,7 @@ class Scheduler:
 
     def told(self, source: int, asked: Sequence[Digest], missing: Sequence[Digest]) -> None:
         """The source said which of some blobs it lacks."""
+        self.scores[source].answered()
         self.scores[source].holds_nothing = len(missing) >= len(asked)
         self._ledger.lacks(source, asked, missing)
         self._asked(source)

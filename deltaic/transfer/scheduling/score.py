@@ -82,9 +82,7 @@ class Score:
         self._advance(now)
         self._bytes += count
         self._pieces += 1
-        self._backoff.reset()
-        if not self.refused:
-            self.lost = None
+        self.answered()
         if self._active >= _EPOCH_SECONDS and (
             self._pieces >= _PIECES_A_STREAM * self.streams or self._active >= _LONGEST_EPOCH_SECONDS
         ):
@@ -149,6 +147,12 @@ class Score:
         self.lost = error
         self.ready_at = now + _LOST_PAUSE_SECONDS
         return True
+
+    def answered(self) -> None:
+        """It was heard: its line works."""
+        self._backoff.reset()
+        if not self.refused:
+            self.lost = None
 
     @property
     def failures(self) -> int:

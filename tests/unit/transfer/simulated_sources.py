@@ -64,6 +64,18 @@ class Run:
     def sent(self) -> int:
         return sum(source.sent for source in self.sources)
 
+    def ask_all_but_the_first(self) -> "Run":
+        """As a collector does before it uses them."""
+        others = range(1, len(self.sources))
+        self.scheduler.ask_first(others)
+        for index in others:
+            source, asked = self.sources[index], self.scheduler.open
+            if source.dead:
+                self.scheduler.not_told(index, Unavailable("nobody there"), self.now)
+            else:
+                self.scheduler.told(index, asked, [digest for digest in asked if source.lacks(digest)])
+        return self
+
     def to_end(self, limit: float = 600.0) -> "Run":
         """Raises what the scheduler gives as the reason of failure; AssertionError when it never ends."""
         while True:

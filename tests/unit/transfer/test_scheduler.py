@@ -158,6 +158,13 @@ def test_a_dead_source_costs_nothing_but_its_demotion() -> None:
     assert run.sources[1].asked == {}
 
 
+def test_what_only_a_silent_source_may_hold_is_said_to_be_lacking() -> None:
+    run = Run(CHUNKS, [Sim(lacks=lambda digest: digest == CHUNKS[3]), Sim(dead=True)]).ask_all_but_the_first()
+    with pytest.raises(SourceLacks, match="1 blobs cannot be had from source 0, source 1"):
+        run.to_end()
+    assert len(run.verified) == 63
+
+
 def test_a_dead_first_source_is_replaced_by_the_second() -> None:
     run = Run(CHUNKS, [Sim(dead=True), Sim()]).to_end()
     assert everything_once(run)
@@ -239,12 +246,15 @@ kinds = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(kinds, max_size=3), st.integers(1, 8), st.integers(0, 3), st.integers(1, 40))
+@given(st.lists(kinds, max_size=3), st.integers(1, 8), st.integers(0, 3), st.integers(1, 40), st.booleans())
 def test_with_one_honest_source_every_fetch_ends_whatever_the_others_do(
-    others: list[Sim], streams: int, place: int, count: int
+    others: list[Sim], streams: int, place: int, count: int, asks: bool
 ) -> None:
     sources = [*others[:place], Sim(rate=5 * MIB), *others[place:]]
-    run = Run(blobs(count), sources, streams=streams).to_end()
+    run = Run(blobs(count), sources, streams=streams)
+    if asks:
+        run.ask_all_but_the_first()
+    run.to_end()
     assert everything_once(run)
     assert run.most_streams <= streams
     wasted = run.scheduler.bad_copies * MIB + run.scheduler.doubled_bytes
