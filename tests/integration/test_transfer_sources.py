@@ -93,7 +93,7 @@ class Fleet:
 
     def assert_nothing_verified_came_again(self) -> None:
         """But for what was on its way at the moment of verification."""
-        assert sum(each.of_verified for each in self.sources) <= 2 * 256 * 1024
+        assert sum(each.of_verified for each in self.sources) <= 1 << 20
 
 
 @asynccontextmanager
