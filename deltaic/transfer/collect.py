@@ -159,6 +159,7 @@ class Collector:
 
     async def _verify(self, stream: Stream, blob: Blob) -> None:
         data = b"".join(stream.arrived.pieces)
+        stream.arrived.pieces[:] = [data]  # not both in memory
         try:
             await self._keep(blob.digest, data)
         except DigestMismatch as error:
