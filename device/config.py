@@ -13,6 +13,8 @@ from deltaic.names import ChannelName
 from deltaic.runtime.addresses import ListenAddress, NodeAddress
 from deltaic.runtime.setting_words import Words
 from deltaic.runtime.settings import NodeSettings, default_data_dir
+from deltaic.transfer.fetch import MOST_STREAMS
+from deltaic.transfer.settings import FetchRate, FetchStreams, Peers
 from device.detectors import MOST_CHARACTERS, PHONE_REGIONS
 from device.egress import Policy
 from device.errors import ListensToNetwork
@@ -41,6 +43,19 @@ class DeviceSettings(NodeSettings):
         default_factory=list,
         description="Channels to follow, MODEL/CHANNEL, comma-separated or repeated; the device answers with their "
         "models.",
+    )
+    peers: Peers = Field(
+        default_factory=list,
+        description="More edges, HOST:PORT, comma-separated or repeated, that model files may also come from; no "
+        "request goes to them.",
+    )
+    fetch_rate: FetchRate = Field(
+        "",
+        description="Most bytes a second that this node fetches, like 2MiB, or by local time of day: "
+        "08:00-18:00=2MiB,18:00-08:00=unlimited. Empty is without limit.",
+    )
+    fetch_streams: FetchStreams = Field(
+        MOST_STREAMS, description="Most streams of one fetch; fewer are open where more bring nothing. 4 MiB each."
     )
     prefer: Literal["device", "edge"] = Field(
         "device", description="Who answers a public request when both can. Other requests never leave."

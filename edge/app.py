@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.channel_book import ChannelBook, ChannelState
 from deltaic.transfer.content_servicer import ContentServicer
 from deltaic.transfer.follow import BOOK_NAME, Follower
+from deltaic.transfer.settings import sources_of
+from deltaic.transfer.source import Source
 from deltaic.v1 import content_pb2_grpc, fleet_pb2, fleet_pb2_grpc, inference_pb2, inference_pb2_grpc, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
 from edge.answer import Answers
@@ -65,12 +67,16 @@ class Edge:
             # Two connections: a model coming in does not hold up an answer.
             bulk = await stack.enter_async_context(open_channel(settings.center, node=self.node))
             calls = await stack.enter_async_context(open_channel(settings.center, node=self.node))
+            peers = [
+                (each, await stack.enter_async_context(open_channel(each, node=self.node))) for each in settings.peers
+            ]
+            sources = sources_of(bulk, f"center {settings.center}", peers, settings.fetch_rate)
             files = await asyncio.to_thread(ModelFiles, folder / "models")
             host = ModelHost(run, settings.engine, self.node, "edge", log_level=settings.log_level)
             stack.push_async_callback(host.close)
             valkey = None if settings.index_url else EmbeddedValkey(run)
             self.index_url = valkey.url if valkey else settings.index_url
-            parts = _Parts(self, folder, files, host, bulk, calls)
+            parts = _Parts(self, folder, files, host, bulk, calls, sources)
             stack.push_async_callback(parts.hot_set.close)
             if valkey is not None:
                 await stack.enter_async_context(valkey.running())
@@ -104,6 +110,7 @@ class _Parts:
         host: ModelHost,
         bulk: grpc.aio.Channel,
         calls: grpc.aio.Channel,
+        sources: Sequence[Source],
     ) -> None:
         settings, node = edge.settings, edge.node
         self._node = node
@@ -123,6 +130,8 @@ class _Parts:
             data_dir=folder,
             upstream_name=center,
             on_state=lambda _state: self._moved(),
+            sources=sources,
+            in_flight=settings.fetch_streams,
         )
         self._mirror = Mirror(files, self._follower.held)
         self._reporter = Reporter(calls, center, every=settings.report_seconds)

@@ -12,6 +12,8 @@ from deltaic.names import ChannelName
 from deltaic.runtime.addresses import ListenAddress, NodeAddress
 from deltaic.runtime.setting_words import Words
 from deltaic.runtime.settings import NodeSettings, default_data_dir
+from deltaic.transfer.fetch import MOST_STREAMS
+from deltaic.transfer.settings import FetchRate, FetchStreams, Peers
 
 _INDEX_SCHEMES = ("redis", "rediss", "unix")
 
@@ -33,6 +35,19 @@ class EdgeSettings(NodeSettings):
         default_factory=list,
         description="Channels to follow, MODEL/CHANNEL, comma-separated or repeated; their models stay loaded, others "
         "are asked of the center.",
+    )
+    peers: Peers = Field(
+        default_factory=list,
+        description="Other edges, HOST:PORT, comma-separated or repeated, that model files may also come from: of all "
+        "sources the best is used most, and one that does not answer costs nothing.",
+    )
+    fetch_rate: FetchRate = Field(
+        "",
+        description="Most bytes a second that this node fetches, like 2MiB, or by local time of day: "
+        "08:00-18:00=2MiB,18:00-08:00=unlimited. Empty is without limit.",
+    )
+    fetch_streams: FetchStreams = Field(
+        MOST_STREAMS, description="Most streams of one fetch; fewer are open where more bring nothing. 4 MiB each."
     )
     branch: str = Field("branch", description="Name that the edges of one branch share in their index.")
     index_url: str = Field(

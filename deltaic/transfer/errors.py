@@ -12,6 +12,7 @@ Aborted
 InvalidArgument
 ├── BadChannel            a channel whose parts contradict each other
 ├── BadRange              a read that names nothing that can be sent
+├── BadRateSchedule       a rate limit that nobody can read
 └── BadWrite              a write whose frames do not make the blob that they name
 Unimplemented
 └── ReadOnlyNode          this node takes no writes
@@ -53,6 +54,10 @@ class BadChannel(InvalidArgument):
 
 class BadRange(InvalidArgument):
     reason = "BAD_RANGE"
+
+
+class BadRateSchedule(InvalidArgument):
+    reason = "BAD_RATE_SCHEDULE"
 
 
 class BadWrite(InvalidArgument):

@@ -14,6 +14,7 @@ from deltaic.store.staging import Staging
 from deltaic.transfer.backoff import Retry
 from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.fetch import Fetch, FetchStats, fetch_manifest
+from deltaic.transfer.progress import Reached
 from deltaic.transfer.source import Source
 from deltaic.transfer.threads import in_thread
 from deltaic.v1 import registry_pb2, registry_pb2_grpc
@@ -167,6 +168,15 @@ class UpdateMeter:
     @property
     def fetched_bytes(self) -> int:
         return self._manifest_bytes + (self._stats().fetched_bytes if self._stats else 0)
+
+    @property
+    def reached(self) -> Reached:
+        """All of them at once."""
+        arriving = self._stats().arriving_bytes if self._stats else 0
+        chunks = self.fetched_bytes - self._manifest_bytes
+        return Reached(
+            self.full_bytes, self.reused_bytes, chunks, self._manifest_bytes, self.wire_bytes, arriving
+        )  # fmt: skip
 
     @property
     def wire_bytes(self) -> int:

@@ -111,6 +111,17 @@ def test_a_node_that_fetches_shows_how_far_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "words"), [(0, ""), (9.4, ", 9 s left"), (200, ", 3 min left"), (9_000, ", 2 h left")]
+)
+def test_a_node_that_fetches_shows_how_fast_and_how_long_still(seconds, words) -> None:
+    progress = fleet_pb2.UpdateProgress(
+        full_bytes=100, fetched_bytes=50, wire_bytes=81_500_000, bytes_per_second=12_345_678.9, seconds_left=seconds
+    )
+    (row,) = status_rows([_report(0, phase=fleet_pb2.ModelState.PHASE_FETCHING, progress=progress)], 1_000_000)
+    assert row[-1] == f"50 %, 81.5 MB, 12.3 MB/s{words}"
+
+
+@pytest.mark.parametrize(
     ("age", "phase", "heard"),
     [(29, "ready", "29 s ago"), (31, "silent", "31 s ago"), (600, "silent", "10 min ago"), (-5, "ready", "0 s ago")],
 )
@@ -120,7 +131,10 @@ def test_a_node_that_was_not_heard_is_silent(age, phase, heard) -> None:
 
 
 def test_status_fits_a_terminal_of_80_columns(terminal) -> None:
-    rows = status_rows([_report(3, phase=fleet_pb2.ModelState.PHASE_FETCHING)], 1_000_000)
+    progress = fleet_pb2.UpdateProgress(
+        full_bytes=100, fetched_bytes=50, wire_bytes=81_500_000, bytes_per_second=12_345_678.9, seconds_left=200
+    )
+    rows = status_rows([_report(3, phase=fleet_pb2.ModelState.PHASE_FETCHING, progress=progress)], 1_000_000)
     columns = ("node", "phase", "heard", "answered", "forwarded", "failed", "channel", "serves", "update")
     print_rows(columns, rows, below=[("channel", "serves", "update")])
     lines = terminal.getvalue().splitlines()
