@@ -33,7 +33,7 @@ class Cutter:
         self._range = (smallest, largest)
         self._dice = random.Random(seed)
         self._next = self._dice.randint(*self._range)
-        self._open: set[asyncio.Transport] = set()
+        self._open: set[asyncio.WriteTransport] = set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.facts.connections += 1

@@ -47,7 +47,7 @@ async def pull(port: str, folder: Path, revision: Digest) -> dict[str, object]:
 
 
 def count_writes(staging: Staging) -> Counter[Digest]:
-    """How many times each chunk arrived whole and right. Whoever fetches a verified chunk again brings it here again."""
+    """How many times each chunk arrived whole and right: one that is fetched again is brought here again."""
     counts: Counter[Digest] = Counter()
     write = staging.write
 

@@ -1,4 +1,4 @@
-"""Programs that serve while others are measured: nginx, a content node, a line that is cut. Each ends with its block."""
+"""Programs that serve while others are measured: nginx, a content node, a line that is cut."""
 
 import os
 import subprocess

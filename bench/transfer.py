@@ -1,7 +1,7 @@
 """Pulling a whole model beside curl and sha256sum, and over a line that is cut a thousand times.
 
-    make bench-transfer                       everything: 98 MB, 1 GB and 4 GB, then 1,000 cuts
-    make bench-transfer ARGS="--sizes 1"      one synthetic model of 1 GB, beside the demo model
+make bench-transfer                       everything: 98 MB, 1 GB and 4 GB, then 1,000 cuts
+make bench-transfer ARGS="--sizes 1"      one synthetic model of 1 GB, beside the demo model
 """
 
 import argparse
@@ -75,7 +75,7 @@ def pull(published: Published, port: int, folder: Path) -> tuple[Usage, dict[str
     """Our side once; the file is checked against the original and removed."""
     shutil.rmtree(folder, ignore_errors=True)
     os.sync()
-    command = [sys.executable, BENCH / "pull.py", str(port), folder, published.revision, published.manifest_bytes]
+    command: list[str | Path] = [sys.executable, BENCH / "pull.py", str(port), folder, published.revision, published.manifest_bytes]
     usage = measure(command)
     facts = json.loads(usage.output)
     if measure(["cmp", facts["file"], published.model]).output:
@@ -109,9 +109,10 @@ def bench_pull(report: Report, published: Published, folder: Path, repetitions: 
         "curl + openssl sha256": "openssl dgst -sha256 {0}",
         "curl + sync + sha256sum": "sync {0} && sha256sum {0}",
     }
-    with nginx(published.model.parent, folder / "nginx") as address, bench_program(
-        "content_node.py", published.store
-    ) as node:
+    with (
+        nginx(published.model.parent, folder / "nginx") as address,
+        bench_program("content_node.py", published.store) as node,
+    ):
         sides = {name: partial(curl, published, address, folder, then) for name, then in others.items()}
         seen = in_turn({"ours": partial(ours, node), **sides}, repetitions)
         serving_peak = node.peak_rss_bytes()
@@ -120,17 +121,13 @@ def bench_pull(report: Report, published: Published, folder: Path, repetitions: 
     small = published.size < 500 * MIB
     theirs = middle(seen[peer])
     case = published.label
-    report.add(
-        against_peer("pull, in a node", case, "s", node_s, theirs.wall_s, peer_name=peer, bar=1.0, runs=walls)
-    )
+    report.add(against_peer("pull, in a node", case, "s", node_s, theirs.wall_s, peer_name=peer, bar=1.0, runs=walls))
     bar = None if small else 1.0
     report.add(against_peer("pull, whole process", case, "s", whole.wall_s, theirs.wall_s, peer_name=peer, bar=bar))
     for name in list(others)[1:]:
         report.add(against_peer("pull, in a node", case, "s", node_s, middle(seen[name]).wall_s, peer_name=name))
     report.add(against_peer("CPU of the receiver", case, "s", whole.cpu_s, theirs.cpu_s, peer_name=peer))
-    report.add(
-        within("peak memory, pulling", case, "MiB", whole.peak_rss_bytes / MIB, allowed=PULL_MEMORY_MIB)
-    )
+    report.add(within("peak memory, pulling", case, "MiB", whole.peak_rss_bytes / MIB, allowed=PULL_MEMORY_MIB))
     report.add(within("peak memory, serving", case, "MiB", serving_peak / MIB, allowed=PULL_MEMORY_MIB))
 
 
@@ -138,9 +135,10 @@ def bench_cuts(report: Report, published: Published, folder: Path, cuts: int) ->
     """Bytes that come down a line which is cut at random, and chunks that come twice."""
     smallest, largest = CUT_BYTES
     line = (str(cuts), str(smallest), str(largest), "7")
-    with bench_program("content_node.py", published.store) as node, bench_program(
-        "cutter.py", str(node.port), *line
-    ) as cutter:
+    with (
+        bench_program("content_node.py", published.store) as node,
+        bench_program("cutter.py", str(node.port), *line) as cutter,
+    ):
         _, facts = pull(published, cutter.port, folder / "models")
     happened = json.loads(cutter.said)
     if happened["cuts"] != cuts:

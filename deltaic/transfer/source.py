@@ -138,24 +138,23 @@ class _Order:
 
     async def accept(self, frame: content_pb2.ReadResponse) -> Piece:
         """Raises BadFrame."""
-        if self._index >= len(self._ranges) or frame.range_index != self._index or len(frame.data) > MAX_FRAME_BYTES:
+        payload = frame.data  # protobuf copies it each time that it is asked for
+        if self._index >= len(self._ranges) or frame.range_index != self._index or len(payload) > MAX_FRAME_BYTES:
             raise BadFrame(f"{self._name} sent a frame that was not asked for")
-        data = await self._decode(frame)
+        data = payload if frame.encoding != content_pb2.ENCODING_ZSTD else await self._expand(payload)
         self._received += len(data)
         wanted = self._ranges[self._index].length
         if self._received > wanted or (frame.end_of_range and self._received < wanted):
             raise BadFrame(f"{self._name} sent {self._received} bytes of a range of {wanted}")
-        piece = Piece(self._index, data, len(frame.data), frame.end_of_range)
+        piece = Piece(self._index, data, len(payload), frame.end_of_range)
         if frame.end_of_range:
             self._index, self._received, self._expander = self._index + 1, 0, None
         return piece
 
-    async def _decode(self, frame: content_pb2.ReadResponse) -> bytes:
-        if frame.encoding != content_pb2.ENCODING_ZSTD:
-            return frame.data
+    async def _expand(self, payload: bytes) -> bytes:
         if self._expander is None:
             self._expander = Expander(self._ranges[self._index].length)
-        return await in_thread(self._expander.expand, frame.data)
+        return await in_thread(self._expander.expand, payload)
 
     def finish(self) -> None:
         """Raises LineLost when the stream ended early."""
