@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from deltaic.rpc.channel import open_channel
@@ -49,13 +50,13 @@ async def pull(port: str, folder: Path, revision: Digest) -> dict[str, object]:
 def count_writes(staging: Staging) -> Counter[Digest]:
     """How many times each chunk arrived whole and right: one that is fetched again is brought here again."""
     counts: Counter[Digest] = Counter()
-    write = staging.write
+    write = staging.write_pieces
 
-    def counting(chunk: Chunk, data: Buffer) -> None:
-        write(chunk, data)
+    def counting(chunk: Chunk, pieces: Sequence[Buffer]) -> None:
+        write(chunk, pieces)
         counts[chunk.digest] += 1
 
-    setattr(staging, "write", counting)  # noqa: B010  # a bench may look over its shoulder
+    setattr(staging, "write_pieces", counting)  # noqa: B010  # a bench may look over its shoulder
     return counts
 
 

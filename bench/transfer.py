@@ -75,7 +75,14 @@ def pull(published: Published, port: int, folder: Path) -> tuple[Usage, dict[str
     """Our side once; the file is checked against the original and removed."""
     shutil.rmtree(folder, ignore_errors=True)
     os.sync()
-    command: list[str | Path] = [sys.executable, BENCH / "pull.py", str(port), folder, published.revision, published.manifest_bytes]
+    command: list[str | Path] = [
+        sys.executable,
+        BENCH / "pull.py",
+        str(port),
+        folder,
+        published.revision,
+        published.manifest_bytes,
+    ]
     usage = measure(command)
     facts = json.loads(usage.output)
     if measure(["cmp", facts["file"], published.model]).output:

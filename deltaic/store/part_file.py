@@ -45,7 +45,7 @@ class PartFile:
         self._touched = False
         self._to_write_back = 0
         self._writing_back = False
-        self._failed: OSError | None = None
+        self._failure: OSError | None = None
         try:
             self.restore_size()
             self.tells_changes = _stamps_each_change(self._descriptor)
@@ -79,12 +79,18 @@ class PartFile:
 
     def write(self, data: Buffer, offset: int) -> None:
         """Raises OSError, StagingClosed."""
+        self.write_pieces([data], offset)
+
+    def write_pieces(self, pieces: Iterable[Buffer], offset: int) -> None:
+        """Write them one after the other. Raises OSError, StagingClosed."""
         with self._in_use() as descriptor, self._writing:
-            self._check_written_back()
+            self._raise_failure()
             self._touched = self._touched or _stamp(descriptor) != self._stamp
-            write_all(descriptor, data, offset)
+            for piece in pieces:
+                write_all(descriptor, piece, offset)
+                offset += len(piece)
+                self._to_write_back += len(piece)
             self._stamp = _stamp(descriptor)
-            self._to_write_back += len(data)
             begin = self._to_write_back >= WRITE_BACK_BYTES and not self._writing_back
             if begin:
                 self._writing_back, self._to_write_back = True, 0
@@ -94,9 +100,15 @@ class PartFile:
     def sync(self) -> None:
         """Flush the bytes to the disk. Raises OSError, also one of an earlier write-back; StagingClosed."""
         with self._in_use() as descriptor:
-            os.fsync(descriptor)
             with self._writing:
-                self._check_written_back()
+                self._raise_failure()
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                self._distrust_cache(descriptor)
+                raise
+            with self._writing:
+                self._raise_failure()
 
     def watch(self) -> None:
         """From here on `touched` tells whether somebody else writes to the file. Raises OSError, StagingClosed."""
@@ -116,17 +128,27 @@ class PartFile:
         """In a thread of its own. The kernel tells of an error once only, so it is kept for whoever comes next."""
         try:
             with self._in_use() as descriptor:
-                os.fdatasync(descriptor)
+                try:
+                    os.fdatasync(descriptor)
+                except OSError as error:
+                    self._distrust_cache(descriptor)
+                    with self._writing:
+                        self._failure = error
         except StagingClosed:
             pass
-        except OSError as error:
-            self._failed = error
         finally:
             self._writing_back = False
 
-    def _check_written_back(self) -> None:
-        if self._failed is not None:
-            raise OSError(self._failed.errno, self._failed.strerror) from self._failed
+    def _distrust_cache(self, descriptor: int) -> None:
+        """After a failed flush the kernel takes its copy for what is on the disk. Read from there, and hash again."""
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        with self._writing:
+            self._touched = True
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise OSError(failure.errno, failure.strerror) from failure
 
     def restore_size(self) -> None:
         """Undo whatever somebody else did to the size. Raises OSError, StagingClosed."""

@@ -77,20 +77,24 @@ class Staging:
         return self.size - self._unwritten_bytes()
 
     def write(self, chunk: Chunk, data: Buffer) -> None:
-        """Verify a chunk and put it wherever the file has it.
+        """See `write_pieces`."""
+        self.write_pieces(chunk, [data])
+
+    def write_pieces(self, chunk: Chunk, pieces: Sequence[Buffer]) -> None:
+        """Verify a chunk, given in the pieces that it came in, and put it wherever the file has it.
 
         Raises DigestMismatch, ForeignChunk, DiskFull, DiskFailed, StagingClosed.
         """
         offsets = self.manifest.unique.get(chunk.digest)
         if offsets is None:
             raise ForeignChunk(f"{chunk.digest} is no chunk of {self.manifest.revision}")
-        chunk.digest.verify(data)
+        chunk.digest.verify_pieces(pieces)
         with self._state:
             if chunk.digest not in self._missing:
                 return
         with disk_errors(self._paths.folder, self._unwritten_bytes):
             for offset in offsets:
-                self._file.write(data, offset)
+                self._file.write_pieces(pieces, offset)
             with self._state:
                 self._missing.pop(chunk.digest, None)
             if self._file.tells_changes:  # else commit hashes everything anyway

@@ -30,19 +30,19 @@ class _Batch:
 
     def __init__(self, digests: Sequence[Digest], turn: int) -> None:
         self.pending = list(digests)
-        self.partial = bytearray()
+        self.partial: list[bytes] = []
         self.turn = turn
 
     def ranges(self) -> list[WantedRange]:
         first, *others = self.pending
-        return [WantedRange(first, len(self.partial)), *(WantedRange(each) for each in others)]
+        return [WantedRange(first, sum(map(len, self.partial))), *(WantedRange(each) for each in others)]
 
 
 class Collector:
-    """Brings blobs and hands each, whole, to `keep`, which verifies it."""
+    """Brings blobs and hands each, whole but in the pieces that it came in, to `keep`, which verifies it."""
 
     def __init__(
-        self, sources: Sequence[Source], keep: Callable[[Digest, bytes], Awaitable[None]], retry: Retry
+        self, sources: Sequence[Source], keep: Callable[[Digest, list[bytes]], Awaitable[None]], retry: Retry
     ) -> None:
         """`keep` raises DigestMismatch for bytes that are not the blob; any other error of its own ends the work."""
         self._sources = sources
@@ -100,16 +100,16 @@ class Collector:
         async with aclosing(source.read(batch.ranges())) as pieces:
             async for piece in pieces:
                 self.wire_bytes += piece.wire_bytes
-                batch.partial += piece.data
                 if piece.data:
+                    batch.partial.append(piece.data)
                     self._attempts.progress()
                 if piece.end:
                     await self._keep_first(batch, source)
 
     async def _keep_first(self, batch: _Batch, source: Source) -> None:
-        data, batch.partial = bytes(batch.partial), bytearray()
+        pieces, batch.partial = batch.partial, []
         try:
-            await self._keep(batch.pending[0], data)
+            await self._keep(batch.pending[0], pieces)
         except DigestMismatch as error:
             batch.turn += 1
             self._bad_copy(batch, source, error)
