@@ -138,23 +138,24 @@ class _Order:
 
     async def accept(self, frame: content_pb2.ReadResponse) -> Piece:
         """Raises BadFrame."""
-        payload = frame.data  # protobuf copies it each time that it is asked for
-        if self._index >= len(self._ranges) or frame.range_index != self._index or len(payload) > MAX_FRAME_BYTES:
+        if self._index >= len(self._ranges) or frame.range_index != self._index or len(frame.data) > MAX_FRAME_BYTES:
             raise BadFrame(f"{self._name} sent a frame that was not asked for")
-        data = payload if frame.encoding != content_pb2.ENCODING_ZSTD else await self._expand(payload)
+        data = await self._decode(frame)
         self._received += len(data)
         wanted = self._ranges[self._index].length
         if self._received > wanted or (frame.end_of_range and self._received < wanted):
             raise BadFrame(f"{self._name} sent {self._received} bytes of a range of {wanted}")
-        piece = Piece(self._index, data, len(payload), frame.end_of_range)
+        piece = Piece(self._index, data, len(frame.data), frame.end_of_range)
         if frame.end_of_range:
             self._index, self._received, self._expander = self._index + 1, 0, None
         return piece
 
-    async def _expand(self, payload: bytes) -> bytes:
+    async def _decode(self, frame: content_pb2.ReadResponse) -> bytes:
+        if frame.encoding != content_pb2.ENCODING_ZSTD:
+            return frame.data
         if self._expander is None:
             self._expander = Expander(self._ranges[self._index].length)
-        return await in_thread(self._expander.expand, payload)
+        return await in_thread(self._expander.expand, frame.data)
 
     def finish(self) -> None:
         """Raises LineLost when the stream ended early."""
