@@ -1,6 +1,7 @@
 """Programs that serve while others are measured: nginx, a content node, a line that is cut."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -72,12 +73,11 @@ def bench_program(name: str, *arguments: str | Path) -> Iterator[Serving]:
 
 @contextmanager
 def nginx(root: Path, folder: Path) -> Iterator[str]:
-    """The address at which nginx serves the files in `root` with sendfile; its own files are in `folder`.
-
-    It listens on a Unix socket beside none of the ports in use, so a bench can never meet another nginx.
-    """
+    """The address at which nginx serves the files in `root` with sendfile; its own files are in `folder`."""
     folder.mkdir()
-    port = _free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
     config = folder / "nginx.conf"
     user = "user root;\n" if os.geteuid() == 0 else ""  # else its workers may not read what only root may
     config.write_text(_NGINX.format(user=user, folder=folder, root=root, address=f"127.0.0.1:{port}"))
@@ -102,24 +102,13 @@ def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
                 process.communicate()
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
-    import socket
-
     ends = time.monotonic() + _START_SECONDS
-    while True:
+    while process.poll() is None and time.monotonic() < ends:
         try:
             socket.create_connection(("127.0.0.1", port), 1.0).close()
         except OSError:
-            if process.poll() is not None or time.monotonic() > ends:
-                raise BenchFailed(f"{Path(process.args[0]).name} does not listen on port {port}") from None  # type: ignore[index, arg-type]
             time.sleep(0.02)
         else:
             return
+    raise BenchFailed(f"nginx does not listen on port {port}: see above")
