@@ -10,7 +10,7 @@ import stat
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deltaic.store.disk import read_into, read_up_to, write_all
@@ -44,7 +44,7 @@ class PartFile:
         self._writing = threading.Lock()
         self._touched = False
         self._to_write_back = 0
-        self._writing_back = False
+        self._flusher: threading.Thread | None = None
         self._failure: OSError | None = None
         try:
             self.restore_size()
@@ -91,15 +91,16 @@ class PartFile:
                 offset += len(piece)
                 self._to_write_back += len(piece)
             self._stamp = _stamp(descriptor)
-            begin = self._to_write_back >= WRITE_BACK_BYTES and not self._writing_back
-            if begin:
-                self._writing_back, self._to_write_back = True, 0
-        if begin:
-            threading.Thread(target=self._write_back, name=f"write-back {self.path.name[:12]}").start()
+            if self._to_write_back >= WRITE_BACK_BYTES and not (self._flusher and self._flusher.is_alive()):
+                self._to_write_back = 0
+                self._flusher = threading.Thread(target=self._write_back, name=f"write-back {self.path.name[:12]}")
+                self._flusher.start()
 
     def sync(self) -> None:
         """Flush the bytes to the disk. Raises OSError, also one of an earlier write-back; StagingClosed."""
         with self._in_use() as descriptor:
+            if self._flusher is not None:
+                self._flusher.join()  # the kernel tells of a failure once: it may be the flusher that was told
             with self._writing:
                 self._raise_failure()
             try:
@@ -107,8 +108,6 @@ class PartFile:
             except OSError:
                 self._distrust_cache(descriptor)
                 raise
-            with self._writing:
-                self._raise_failure()
 
     def watch(self) -> None:
         """From here on `touched` tells whether somebody else writes to the file. Raises OSError, StagingClosed."""
@@ -125,19 +124,14 @@ class PartFile:
             return self._touched or not self.tells_changes
 
     def _write_back(self) -> None:
-        """In a thread of its own. The kernel tells of an error once only, so it is kept for whoever comes next."""
-        try:
-            with self._in_use() as descriptor:
-                try:
-                    os.fdatasync(descriptor)
-                except OSError as error:
-                    self._distrust_cache(descriptor)
-                    with self._writing:
-                        self._failure = error
-        except StagingClosed:
-            pass
-        finally:
-            self._writing_back = False
+        """In a thread of its own; an error is kept for whoever writes or syncs next."""
+        with suppress(StagingClosed), self._in_use() as descriptor:
+            try:
+                os.fdatasync(descriptor)
+            except OSError as error:
+                self._distrust_cache(descriptor)
+                with self._writing:
+                    self._failure = error
 
     def _distrust_cache(self, descriptor: int) -> None:
         """After a failed flush the kernel takes its copy for what is on the disk. Read from there, and hash again."""
