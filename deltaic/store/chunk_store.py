@@ -12,21 +12,18 @@ stores. docs/formats/layout.md has the argument why nothing that is claimed or r
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore
 
 from deltaic.errors import DeltaicError
-from deltaic.runtime.threads import in_thread
 from deltaic.store.claims import Claims
-from deltaic.store.digest_set import DigestSet
 from deltaic.store.disk import FULL_ERRNOS, disk_full, sync_file, sync_folder
 from deltaic.store.errors import ChunkDamaged, ChunkNotFound, StoreRefused, StoreUnreachable
-from deltaic.store.listing import StoredBlob, list_folder, list_objects
+from deltaic.store.places import read_whole
 from deltaic.store.reading import check_range, cut, verify_async
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import DigestMismatch
@@ -93,14 +90,10 @@ class ObjectChunkStore:
     async def read(self, digest: Digest, offset: int = 0, limit: int | None = None) -> bytes:
         """See ChunkReader. Also raises StoreUnreachable, StoreRefused."""
         check_range(digest, offset, limit)
-        data = await self._read_whole(digest)
+        data = await (self._read_object(digest) if self._folder is None else self._read_file(self._folder, digest))
         if data is None:
-            raise self._damaged(digest)
-        try:
-            await verify_async(digest, data)
-        except DigestMismatch:
             self._distrusted.add(digest)
-            raise self._damaged(digest) from None
+            raise self._damaged(digest)
         self._distrusted.discard(digest)
         return cut(data, offset, limit)
 
@@ -155,83 +148,33 @@ class ObjectChunkStore:
             await self._store.delete_async(key_of(digest))
         self._distrusted.discard(digest)
 
-    async def sign(self, catalog: str) -> None:
-        """Leave word that a catalog uses this store. Raises DiskFull, StoreUnreachable, StoreRefused."""
+    async def _read_file(self, folder: Path, digest: Digest) -> bytes | None:
+        """Opened, read and hashed in one visit to a thread: for chunks of some kilobytes the visits are what costs."""
         with self._store_errors(0):
-            await self._store.put_async(f"{_CATALOGS}/{catalog}", b"", use_multipart=False)
+            try:
+                return await asyncio.to_thread(read_whole, folder / key_of(digest), digest)
+            except FileNotFoundError:
+                raise self._not_found(digest) from None
 
-    async def signed_by(self) -> set[str]:
-        """The catalogs that use this store. Raises StoreUnreachable, StoreRefused."""
-        with self._store_errors(0):
-            found = await self._store.list_with_delimiter_async(f"{_CATALOGS}/")
-        return {each["path"].rpartition("/")[2] for each in found["objects"]}
-
-    async def blobs(self) -> AsyncGenerator[StoredBlob, None]:
-        """Everything in the store that has the name of a blob, in no order; memory for a thousand of them.
-
-        What comes or goes meanwhile may be listed or not. Raises StoreUnreachable, StoreRefused.
-        """
-        with self._store_errors(0):
-            listing = list_objects(self._store) if self._folder is None else list_folder(self._folder / "chunks")
-            async with aclosing(listing):
-                async for blob in listing:
-                    claimed = self._claims.last(blob.digest.sha256)
-                    yield blob if claimed <= blob.modified else replace(blob, modified=claimed)
-
-    def collecting(self, kept: DigestSet) -> AbstractAsyncContextManager[None]:
-        """Until the block ends, whatever is claimed is added to `kept`. Raises CollectionBusy on entering."""
-        return self._claims.kept_from(kept)
-
-    async def delete_unclaimed(self, blobs: Sequence[StoredBlob], before: float) -> list[StoredBlob]:
-        """Of a listing, delete what is not in the set of `collecting` and was not modified since `before`.
-
-        Whoever claims meanwhile waits, so give some hundred at a time. `before` is in seconds since 1970; what was
-        deleted is returned. Raises CollectionBusy outside of `collecting`, StoreUnreachable, StoreRefused.
-        """
-        async with self._claims.gate.alone():
-            free = await self._claims.unclaimed(blob.digest.sha256 for blob in blobs)
-            # Looked at again: the listing may be minutes old.
-            doomed = [
-                blob for blob in blobs if blob.digest.sha256 in free and self._claims.last(blob.digest.sha256) < before
-            ]
-            with self._store_errors(0):
-                deleted = await in_thread(self._delete_older, doomed, before)
-        self._distrusted -= {blob.digest for blob in deleted}
-        return deleted
-
-    def _delete_older(self, blobs: Sequence[StoredBlob], before: float) -> list[StoredBlob]:
-        """Blocks, and runs to its end also when the caller is cancelled: a deletion must not outlive the gate."""
-        deleted = []
-        for blob in blobs:
-            key = key_of(blob.digest)
-            with suppress(FileNotFoundError):
-                if self._store.head(key)["last_modified"].timestamp() < before:
-                    self._store.delete(key)
-                    deleted.append(blob)
-        return deleted
-
-    async def _claim(self, found: Sequence[Digest]) -> set[Digest]:
-        """Claim what was found, inside the gate; those that are gone after all."""
-        folder = self._folder
-        files = None if folder is None else [folder / key_of(digest) for digest in found]
-        with self._store_errors(0):
-            gone = await self._claims.add([digest.sha256 for digest in found], files)
-        return {digest for digest in found if digest.sha256 in gone}
-
-    async def _read_whole(self, digest: Digest) -> bytes | None:
-        """All bytes of the object, or None when its size alone shows that they are wrong. Raises ChunkNotFound."""
+    async def _read_object(self, digest: Digest) -> bytes | None:
+        """The verified bytes, or None when they are wrong or cannot be read. Raises ChunkNotFound."""
         with self._store_errors(0):
             try:
                 found = await self._store.get_async(key_of(digest))
                 if found.meta["size"] != digest.size:
                     return None
-                return (await found.bytes_async()).to_bytes()
+                data = (await found.bytes_async()).to_bytes()
             except FileNotFoundError:
                 raise self._not_found(digest) from None
             except BaseError as error:
                 if _EIO in str(error):
                     return None
                 raise
+        try:
+            await verify_async(digest, data)
+        except DigestMismatch:
+            return None
+        return data
 
     def _sync_chunks(self, folder: Path, digests: list[Digest]) -> None:
         for digest in digests:
@@ -263,7 +206,7 @@ class ObjectChunkStore:
             yield
         except DeltaicError:  # some of ours are OSErrors too, and say more
             raise
-        except (PermissionDeniedError, UnauthenticatedError) as error:
+        except (PermissionDeniedError, PermissionError, UnauthenticatedError) as error:
             raise StoreRefused(_first_line(error), hint=f"check who may write to {self.place}") from error
         except (BaseError, OSError) as error:
             line = _first_line(error)

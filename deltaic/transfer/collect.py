@@ -37,10 +37,10 @@ class _NotKept(Exception):
 
 
 class Collector:
-    """Brings blobs and hands each, whole, to `keep`, which verifies it."""
+    """Brings blobs and hands each, whole and in the pieces that it came in, to `keep`, which verifies it."""
 
     def __init__(
-        self, sources: Sequence[Source], keep: Callable[[Digest, bytes], Awaitable[None]], retry: Retry
+        self, sources: Sequence[Source], keep: Callable[[Digest, list[bytes]], Awaitable[None]], retry: Retry
     ) -> None:
         """`keep` raises DigestMismatch for bytes that are not the blob; any other error of its own ends the work.
 
@@ -158,10 +158,8 @@ class Collector:
             self._keeping.pop(blob.digest, None)
 
     async def _verify(self, stream: Stream, blob: Blob) -> None:
-        data = b"".join(stream.arrived.pieces)
-        stream.arrived.pieces[:] = [data]  # not both in memory
         try:
-            await self._keep(blob.digest, data)
+            await self._keep(blob.digest, stream.arrived.pieces)
         except DigestMismatch as error:
             self._say_bad(stream, blob, error)
             self._scheduler.damaged(stream, blob, error, time.monotonic())

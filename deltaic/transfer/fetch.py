@@ -57,9 +57,9 @@ async def fetch_manifest(
         raise BadManifest(f"a manifest of {digest.size:,} bytes is larger than the {MAX_MANIFEST_BYTES:,} allowed")
     arrived: list[bytes] = []
 
-    async def keep(named: Digest, data: bytes) -> None:
-        await in_thread(named.verify, data)
-        arrived.append(data)
+    async def keep(named: Digest, pieces: list[bytes]) -> None:
+        await in_thread(named.verify_pieces, pieces)
+        arrived.append(b"".join(pieces))
 
     sources = source if isinstance(source, Sequence) else [source]
     collector = Collector(sources, keep, retry or Retry())
@@ -149,9 +149,9 @@ class Fetch:
 
         self._staging.reuse(copied)
 
-    async def _keep(self, digest: Digest, data: bytes) -> None:
+    async def _keep(self, digest: Digest, pieces: list[bytes]) -> None:
         """Verify and write one chunk. Raises DigestMismatch, DiskFull."""
-        await in_thread(self._staging.write, self._chunks[digest], data)
+        await in_thread(self._staging.write_pieces, self._chunks[digest], pieces)
         self._fetched += digest.size
         self._report()
 
