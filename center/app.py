@@ -11,6 +11,7 @@ import structlog
 from center.audit_log import AuditLog
 from center.audit_servicer import AuditServicer
 from center.catalog import Catalog
+from center.channel_deltas import ChannelDeltas
 from center.config import CenterSettings
 from center.database import Database
 from center.fleet import Fleet
@@ -26,10 +27,13 @@ from center.watch import WatchHub
 from deltaic.engine.host import ModelHost
 from deltaic.rpc.server import Server
 from deltaic.runtime.data_folder import own_data_folder, runtime_folder
+from deltaic.runtime.lifetime import beside
 from deltaic.store.addresses import open_chunk_store
 from deltaic.store.chunk_store import ObjectChunkStore
 from deltaic.store.model_files import ModelFiles
+from deltaic.store.reading import ReadersInTurn
 from deltaic.transfer.content_servicer import ContentServicer
+from deltaic.transfer.deltas.service import DeltaService
 from deltaic.transfer.threads import in_thread
 from deltaic.v1 import audit_pb2_grpc, content_pb2_grpc, fleet_pb2_grpc, inference_pb2_grpc, registry_pb2_grpc
 
@@ -47,6 +51,7 @@ class _Parts:
     publisher: Publisher
     hot: HotModels
     hub: WatchHub
+    deltas: DeltaService
 
 
 class Center:
@@ -92,7 +97,12 @@ class Center:
         hot = HotModels(host, shelf, manifests, settings.hot_bytes)
         stack.push_async_callback(hot.close)
         publisher = Publisher(catalog, chunks, manifests, shelf, trial_load)
-        return _Parts(database, catalog, chunks, manifests, publisher, hot, WatchHub())
+        budget, hub = settings.deltas_bytes, WatchHub()
+        deltas = await in_thread(DeltaService, folder / "deltas", budget, shelf.lease, jobs=settings.delta_jobs)
+        await stack.enter_async_context(deltas.running())
+        moves = ChannelDeltas(catalog, manifests, hub, deltas, settings.delta_history)
+        await stack.enter_async_context(beside(moves.run()))
+        return _Parts(database, catalog, chunks, manifests, publisher, hot, hub, deltas)
 
 
 def _open_shelf(folder: Path, chunks: ObjectChunkStore, cache_bytes: int) -> Shelf:
@@ -102,12 +112,12 @@ def _open_shelf(folder: Path, chunks: ObjectChunkStore, cache_bytes: int) -> She
 def _register(server: Server, parts: _Parts) -> None:
     server.add(
         content_pb2_grpc.add_ContentServiceServicer_to_server,
-        ContentServicer(parts.chunks, parts.chunks),
+        ContentServicer(ReadersInTurn(parts.deltas.shelf, parts.chunks), parts.chunks),
         "deltaic.v1.ContentService",
     )
     server.add(
         registry_pb2_grpc.add_RegistryServiceServicer_to_server,
-        RegistryServicer(parts.catalog, parts.publisher, parts.manifests, parts.hub),
+        RegistryServicer(parts.catalog, parts.publisher, parts.manifests, parts.hub, parts.deltas),
         "deltaic.v1.RegistryService",
     )
     server.add(

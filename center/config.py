@@ -42,6 +42,21 @@ class CenterSettings(NodeSettings):
         ge=0,
         description="Bytes of whole model files kept in DATA_DIR/models, made from chunks, beside those in use.",
     )
+    deltas_bytes: ByteSize = Field(
+        ByteSize(16 << 30),
+        ge=0,
+        description="Bytes of deltas kept in DATA_DIR/deltas, the ones used longest ago making room; 0 makes none.",
+    )
+    delta_jobs: int = Field(
+        0, ge=0, description="Processes that make one delta, at low priority; 0 takes one for each core."
+    )
+    delta_history: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="When a channel moves, deltas are made from this many of the revisions that it named before; any "
+        "other when a node needs it.",
+    )
     grace: float = Field(5.0, ge=0, description="Seconds that calls have to finish when the center stops.")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="Workers that answer.")
 

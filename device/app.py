@@ -4,6 +4,7 @@ import asyncio
 import platform
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -19,6 +20,7 @@ from deltaic.runtime.lifetime import beside
 from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.follow import Follower
+from deltaic.transfer.update import USUAL_LIMITS
 from deltaic.v1 import fleet_pb2, inference_pb2, inference_pb2_grpc
 from deltaic.weights.manifest import Manifest
 from device.answer import Answers, Manner
@@ -97,6 +99,7 @@ class Device:
             data_dir=folder,
             upstream_name=upstream,
             on_state=lambda _state: reporter.changed(),
+            limits=replace(USUAL_LIMITS, wait_seconds=self.settings.delta_wait),
         )
 
         def reports() -> list[fleet_pb2.NodeReport]:

@@ -11,17 +11,24 @@ Aborted
 └── FileChanged           the file is not what it was when its manifest was built
 InvalidArgument
 ├── BadChannel            a channel whose parts contradict each other
+├── BadLimits             limits of a node that are no numbers, or negative
 ├── BadRange              a read that names nothing that can be sent
 └── BadWrite              a write whose frames do not make the blob that they name
 Unimplemented
 └── ReadOnlyNode          this node takes no writes
+ResourceExhausted
+└── DeltaTooLarge         a delta that would not pay
+Internal
+└── DeltaFailed           a delta could not be made
 """
 
 from deltaic.errors import (
     Aborted,
     DataLoss,
+    Internal,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
     Unavailable,
     Unimplemented,
 )
@@ -51,6 +58,10 @@ class BadChannel(InvalidArgument):
     reason = "BAD_CHANNEL"
 
 
+class BadLimits(InvalidArgument):
+    reason = "BAD_LIMITS"
+
+
 class BadRange(InvalidArgument):
     reason = "BAD_RANGE"
 
@@ -61,3 +72,11 @@ class BadWrite(InvalidArgument):
 
 class ReadOnlyNode(Unimplemented):
     reason = "READ_ONLY_NODE"
+
+
+class DeltaTooLarge(ResourceExhausted):
+    reason = "DELTA_TOO_LARGE"
+
+
+class DeltaFailed(Internal):
+    reason = "DELTA_FAILED"

@@ -65,6 +65,7 @@ class Pursuit:
         progress.reused_bytes = self._meter.reused_bytes
         progress.fetched_bytes = self._meter.fetched_bytes
         progress.wire_bytes = self._meter.wire_bytes
+        progress.delta_bytes = self._meter.delta_bytes
         copy = fleet_pb2.ModelState()
         copy.CopyFrom(self._state)
         return copy
@@ -210,6 +211,7 @@ class Pursuit:
             revision=str(target.revision),
             full_bytes=progress.full_bytes,
             reused_bytes=progress.reused_bytes,
+            delta_bytes=progress.delta_bytes,
             fetched_bytes=progress.fetched_bytes,
             wire_bytes=progress.wire_bytes,
             fetch_seconds=round(progress.fetch_seconds, 3),

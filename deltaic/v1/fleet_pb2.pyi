@@ -156,6 +156,7 @@ class UpdateProgress(_message.Message):
     WIRE_BYTES_FIELD_NUMBER: _builtins.int
     FETCH_SECONDS_FIELD_NUMBER: _builtins.int
     SWITCH_SECONDS_FIELD_NUMBER: _builtins.int
+    DELTA_BYTES_FIELD_NUMBER: _builtins.int
     full_bytes: _builtins.int
     """Bytes of the files of the target."""
     reused_bytes: _builtins.int
@@ -163,11 +164,13 @@ class UpdateProgress(_message.Message):
     fetched_bytes: _builtins.int
     """Bytes of chunks and manifest fetched so far, before compression."""
     wire_bytes: _builtins.int
-    """Bytes that came over the line for them: frames as sent, manifest included."""
+    """Bytes that came over the line: frames as sent, of chunks, manifest and deltas."""
     fetch_seconds: _builtins.float
     """Seconds from seeing the channel move to the complete, verified file."""
     switch_seconds: _builtins.float
     """Seconds from the complete file to the switch: load, warm, swap."""
+    delta_bytes: _builtins.int
+    """Bytes of the files that deltas made from what was held: neither reused nor fetched."""
     def __init__(
         self,
         *,
@@ -177,10 +180,11 @@ class UpdateProgress(_message.Message):
         wire_bytes: _builtins.int = ...,
         fetch_seconds: _builtins.float = ...,
         switch_seconds: _builtins.float = ...,
+        delta_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "full_bytes", b"full_bytes", "reused_bytes", b"reused_bytes", "switch_seconds", b"switch_seconds", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta_bytes", b"delta_bytes", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "full_bytes", b"full_bytes", "reused_bytes", b"reused_bytes", "switch_seconds", b"switch_seconds", "wire_bytes", b"wire_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
