@@ -55,7 +55,9 @@ class _Parts:
 
 
 class Center:
-    """One center. Enter `running()` once."""
+    """One center. Enter `running()` once; `deltas` are there while it runs."""
+
+    deltas: DeltaService
 
     def __init__(self, settings: CenterSettings, *, trial_load: TrialLoad | None = None) -> None:
         """`trial_load` None loads every published file once in a worker process."""
@@ -72,6 +74,7 @@ class Center:
         """
         async with AsyncExitStack() as stack:
             parts = await self._open(stack)
+            self.deltas = parts.deltas
             server = Server(self._settings.listen)
             _register(server, parts)
             await stack.enter_async_context(server.running(grace=self._settings.grace))

@@ -60,7 +60,9 @@ class _Keeper:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Read from the descriptor: a thread that waits in sys.stdin holds a lock that the end of the process wants.
+    while os.read(0, 1):
+        pass
     os.killpg(0, signal.SIGKILL)
 
 
