@@ -50,7 +50,12 @@ _FLEET = "deltaic.v1.FleetService"
 
 
 class Edge:
-    """One edge. `async with Edge(settings).running() as edge` serves until the context ends."""
+    """One edge. `async with Edge(settings).running() as edge` serves until the context ends.
+
+    `deltas` are there while it runs.
+    """
+
+    deltas: DeltaService
 
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
@@ -76,7 +81,7 @@ class Edge:
             stack.push_async_callback(host.close)
             valkey = None if settings.index_url else EmbeddedValkey(run)
             self.index_url = valkey.url if valkey else settings.index_url
-            deltas = await asyncio.to_thread(
+            deltas = self.deltas = await asyncio.to_thread(
                 DeltaService, folder / "deltas", settings.deltas_bytes, file_of(files), jobs=settings.delta_jobs
             )
             await stack.enter_async_context(deltas.running())
