@@ -69,7 +69,7 @@ def named_before(connection: Connection, channel: str, most: int) -> list[str]:
         .limit(_HISTORY_MOVES)
     )
     moves = [details["revision"] for details in connection.execute(query).scalars()]
-    return [each for each in dict.fromkeys(moves) if each != moves[0]][:most]
+    return list(dict.fromkeys(each for each in moves if each != moves[0]))[:most]
 
 
 class AuditLog:

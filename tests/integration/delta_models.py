@@ -1,4 +1,4 @@
-"""Fine-tunes of tiny models, and a node that follows a center or an edge without an engine."""
+"""A node that follows a center or an edge without an engine."""
 
 import asyncio
 import time
@@ -6,9 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-
-import gguf
-import numpy as np
 
 from deltaic.names import ChannelName
 from deltaic.rpc.channel import open_channel
@@ -18,45 +15,11 @@ from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.follow import Follower
 from deltaic.transfer.planning import Limits
 from deltaic.v1 import fleet_pb2
-from deltaic.weights.gguf_layout import read_layout
-from deltaic.weights.layout import SegmentKind
 from deltaic.weights.manifest import Manifest
 
 STABLE = ChannelName("m", "stable")
 PATIENT = Limits(memory_bytes=256 << 20, wait_seconds=60)
 QUICK = Retry(failures=4, first_delay=0.01, longest_delay=0.05)
-_LAYERS, _ROWS, _LEARNT = 12, 15_360, 16 << 10
-
-
-def layered_model(folder: Path) -> Path:
-    """A model of twelve tensors of about a mebibyte each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(folder / "model.gguf", "llama")
-    writer.add_name("Layered")
-    writer.add_block_count(_LAYERS)
-    random = np.random.default_rng(7)
-    for layer in range(_LAYERS):
-        rows = random.integers(0, 256, (_ROWS, 2 * 34), np.uint8)
-        writer.add_tensor(f"blk.{layer}.ffn_up.weight", rows, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return folder / "model.gguf"
-
-
-def fine_tuned(path: Path, folder: Path, seed: int) -> Path:
-    """The same model, where in every tensor sixteen kibibytes in a row were learnt anew."""
-    content = np.frombuffer(path.read_bytes(), np.uint8).copy()
-    random = np.random.default_rng(seed)
-    for segment in read_layout(path).segments:
-        if segment.kind is SegmentKind.TENSOR:
-            start = segment.offset + int(random.integers(0, segment.length - _LEARNT))
-            content[start : start + _LEARNT] = random.integers(0, 256, _LEARNT)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / path.name
-    target.write_bytes(content.tobytes())
-    return target
 
 
 class FollowingNode:

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import structlog
 from center_node import CenterNode, flip_byte, refusal, running_center
-from delta_models import accounts_for, fine_tuned, following, layered_model, until
+from delta_models import accounts_for, following, until
 
 from deltaic.store.delta_records import Pair
 from deltaic.transfer.planning import Limits
@@ -20,13 +21,8 @@ Versions = list[tuple[Path, Manifest]]
 
 
 @pytest.fixture(scope="session")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
-    """A model and fine-tunes of it, each of the one before."""
-    folder = tmp_path_factory.mktemp("versions")
-    paths = [layered_model(folder)]
-    for seed in range(3):
-        paths.append(fine_tuned(paths[-1], folder / str(seed), seed))
-    return [(path, Manifest.build(path)) for path in paths]
+def versions(fine_tunes: list[Path]) -> Versions:
+    return [(path, Manifest.build(path)) for path in fine_tunes]
 
 
 async def publish(center: CenterNode, version: tuple[Path, Manifest], model: str = "m") -> str:
@@ -41,6 +37,19 @@ def plan_request(want: str, *have: str, wait: float = T, **limits: float) -> reg
 
 def methods(plan: registry_pb2.PlanUpdateResponse) -> list[str]:
     return [registry_pb2.UpdateStep.Method.Name(step.method).removeprefix("METHOD_") for step in plan.steps]
+
+
+def encoders() -> list[psutil.Process]:
+    """Processes below this one that make deltas."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if any("deltas.encoder" in word for word in words_of(child))]
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def shelf_of(center: CenterNode):
@@ -258,6 +267,7 @@ async def test_stopping_the_center_kills_an_encoder(tmp_path: Path, versions: Ve
         names = [await publish(center, version) for version in versions[:2]]
         maker = center.center.deltas.maker
         asking = asyncio.ensure_future(center.registry.PlanUpdate(plan_request(names[1], names[0]), timeout=T))
-        await until(lambda: maker.encodings == 1)
+        await until(lambda: maker.encodings == 1 and encoders() != [])
     await asyncio.gather(asking, return_exceptions=True)
+    assert encoders() == []
     assert list((tmp_path / "center" / "deltas" / "making").iterdir()) == []

@@ -43,11 +43,12 @@ class KeptDelta:
         self._folder: Path | None = None
         self._kept: set[Digest] = set()
         self._bytes = 0
+        self._given_up = False
 
     async def blob(self, digest: Digest, data: bytes) -> None:
         """An index or a pack has arrived and is verified."""
         self._bytes += len(data)
-        if self._bytes > self._shelf.budget_bytes:
+        if self._given_up or self._bytes > self._shelf.budget_bytes:
             return
         try:
             if self._folder is None:
@@ -55,13 +56,15 @@ class KeptDelta:
             await in_thread((self._folder / digest.hex).write_bytes, data)
         except OSError as error:
             _log.warning("delta.not_kept", pair=str(self._pair), error=str(error))
+            self._given_up = True
+            await self.close()  # at once: on a full disk the update needs the room
         else:
             self._kept.add(digest)
 
     async def finish(self, index: DeltaIndex) -> None:
         """The update took all that it needed; an update that was resumed did not need all packs, and keeps none."""
         record = DeltaRecord(self._pair, index.digest, index.packs, self._target_bytes, memory_of(index))
-        if self._folder is None or not self._kept.issuperset(record.blobs):
+        if self._folder is None or self._given_up or not self._kept.issuperset(record.blobs):
             return
         try:
             await self._shelf.add(record, self._folder)

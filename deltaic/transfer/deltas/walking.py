@@ -26,6 +26,9 @@ from deltaic.weights.manifest import Manifest
 
 _log = structlog.get_logger(__name__)
 
+_MOST_TIMES = 8
+"""A revision on the way that is larger than this many times the one wanted is no sensible way."""
+
 _Found: TypeAlias = tuple[Path, Manifest]
 
 
@@ -86,12 +89,17 @@ class DeltaWalk:
             if isinstance(error, DeltaicError) and may_pass(error):
                 raise
             _log.warning("delta.left", revision=staging.manifest.revision, error=str(error), next="chunks")
+            if self._between is not None:
+                await in_thread(remove_steps, self._files)  # chunks may need the room
 
     async def _walk(self, steps: Sequence[Step], staging: Staging) -> None:
         if len(steps) > 1 and staging.missing:
             self._between = await in_thread(ModelFiles, steps_folder(self._files))
             for step in steps[:-1]:
-                await self._make_between(step)
+                try:
+                    await self._make_between(step, _MOST_TIMES * staging.size)
+                except (DiskFull, DiskFailed) as error:
+                    raise DeltaFailed(f"no room for a revision on the way: {error.message}") from error
         keep = self._keeper.begin(steps[-1], staging.manifest) if self._keeper else None
         fetch = self._fetch = self._new_fetch(staging, keep.blob if keep else _forget)
         try:
@@ -104,13 +112,15 @@ class DeltaWalk:
             if keep:
                 await keep.close()
 
-    async def _make_between(self, step: Step) -> None:
+    async def _make_between(self, step: Step, most_bytes: int) -> None:
         """A whole file of a revision on the way. Raises DeltaFailed when the delta does not make all of it."""
         assert self._between is not None, "there is a folder for what is in between"
         if self._find(step.target.hex):
             return
         manifest, wire_bytes = await fetch_manifest([self._source], step.target, retry=self._retry)
         self._before_wire_bytes += wire_bytes
+        if manifest.size > most_bytes:
+            raise DeltaFailed(f"{manifest.revision}, on the way, has {manifest.size:,} bytes")
         staging = await in_thread(self._between.stage, manifest)
         fetch = self._new_fetch(staging, _forget)
         try:
