@@ -18,14 +18,14 @@ Unimplemented
 └── ReadOnlyNode          this node takes no writes
 ResourceExhausted
 └── DeltaTooLarge         a delta that would not pay
-Internal
-└── DeltaFailed           a delta could not be made
+FailedPrecondition
+└── DeltaFailed           a delta could not be made, or not be followed
 """
 
 from deltaic.errors import (
     Aborted,
     DataLoss,
-    Internal,
+    FailedPrecondition,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
@@ -78,5 +78,5 @@ class DeltaTooLarge(ResourceExhausted):
     reason = "DELTA_TOO_LARGE"
 
 
-class DeltaFailed(Internal):
+class DeltaFailed(FailedPrecondition):
     reason = "DELTA_FAILED"

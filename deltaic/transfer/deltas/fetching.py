@@ -97,7 +97,7 @@ class DeltaFetch:
         missing = self._staging.missing_bytes
         packs, free = self._work(index)
         if sum(digest.size for digest in packs) >= missing:
-            raise BadDelta(f"the delta has more than the {missing:,} bytes that chunks would bring")
+            raise BadDelta(f"the delta brings no less than the {missing:,} bytes that chunks would")
         with order.source.open("rb", buffering=0) as file:
             maker = _Maker(self._staging, index, file.fileno())
             makers = asyncio.Semaphore(order.makers)

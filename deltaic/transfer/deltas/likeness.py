@@ -38,10 +38,10 @@ def look_alike(source: Manifest, target: Manifest) -> bool:
     return found >= _ALIKE_SHARE * sum(weights.values()) > 0
 
 
-def best_base(target: Manifest, held: Sequence[Manifest]) -> Manifest | None:
-    """Of what is held, what a delta to `target` should start from; of equally good ones the first."""
+def bases(target: Manifest, held: Sequence[Manifest]) -> list[Manifest]:
+    """Of what is held, what a delta to `target` may start from: the likeliest to be small first, else as given."""
     alike = [each for each in held if each.digest != target.digest and look_alike(each, target)]
-    return max(alike, key=lambda each: _closeness(each, target), default=None)
+    return sorted(alike, key=lambda each: _closeness(each, target), reverse=True)
 
 
 def _closeness(source: Manifest, target: Manifest) -> tuple[int, int]:

@@ -109,7 +109,12 @@ class DeltaMaker:
         if job := self._queue.get(pair):
             job.urgent = job.urgent or urgent
             return job
-        if not self._open or self._shelf.find(pair) or not self._may_try(pair) or not most_bytes(source, target):
+        if (
+            not self._open
+            or self._shelf.find(pair)
+            or not self.may_try(source, target)
+            or not most_bytes(source, target)
+        ):
             return None
         if len(self._queue) >= _MOST_WAITING and not self._drop_one():
             _log.warning("delta.queue_full", pair=str(pair), waiting=len(self._queue))
@@ -127,11 +132,11 @@ class DeltaMaker:
                 return True
         return False
 
-    def _may_try(self, pair: Pair) -> bool:
-        if self._shelf.refused(pair):
-            return False
+    def may_try(self, source: Manifest, target: Manifest) -> bool:
+        """Whether it is not known that a delta does not pay, or failed a moment ago."""
+        pair = Pair(source.digest, target.digest)
         failed = self._failed.get(pair)
-        return failed is None or self._clock() - failed > _FAILED_SECONDS
+        return not self._shelf.refused(pair) and (failed is None or self._clock() - failed > _FAILED_SECONDS)
 
     async def _work(self) -> None:
         while True:

@@ -1,18 +1,20 @@
 """What a node that serves deltas is given: the shelf where they rest, their maker, and the planner that offers them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from deltaic.store.delta_records import Pair
 from deltaic.store.delta_shelf import DeltaShelf
-from deltaic.transfer.deltas.likeness import WORTH_BYTES, best_base
+from deltaic.transfer.deltas.likeness import WORTH_BYTES, bases
 from deltaic.transfer.deltas.making import DeltaMaker, FileOf
 from deltaic.transfer.planning import Limits, PricedPlan, price_update
 from deltaic.transfer.threads import in_thread
 from deltaic.weights.manifest import Manifest
 
 MOST_WAIT_SECONDS = 600.0
+_MOST_BASES = 3
 
 
 class DeltaService:
@@ -51,13 +53,16 @@ class DeltaService:
     async def _with_a_new_one(
         self, want: Manifest, have: Sequence[Manifest], limits: Limits, plan: PricedPlan
     ) -> PricedPlan:
-        base = await in_thread(best_base, want, have)
-        if base is None:
-            return plan
+        candidates = (await in_thread(bases, want, have))[:_MOST_BASES]
         if plan.deltas:
-            if len(plan.deltas) > 1:
-                self.maker.want(base, want)  # for the next one who asks
+            if len(plan.deltas) > 1 and candidates:
+                self.maker.want(candidates[0], want)  # for the next one who asks
             return plan
-        if await self.maker.make(base, want, min(limits.wait_seconds, MOST_WAIT_SECONDS)) is None:
-            return plan
-        return await in_thread(price_update, want, have, self.shelf.deltas(), limits)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(limits.wait_seconds, MOST_WAIT_SECONDS)
+        for base in candidates:
+            if await self.maker.make(base, want, until - loop.time()) is not None:
+                return await in_thread(price_update, want, have, self.shelf.deltas(), limits)
+            if self.maker.may_try(base, want):
+                return plan  # it is in the making
+        return plan
