@@ -50,7 +50,8 @@ class Follower:
         limits: Limits = USUAL_LIMITS,
         keeper: DeltaKeeper | None = None,
     ) -> None:
-        """`upstream_name` is for people ("center 10.0.0.1:7400"); chunks come from `sources`, by default upstream.
+        """`upstream_name` is for people ("center 10.0.0.1:7400"); chunks come from `sources`, by default upstream,
+        deltas from the first of them, which must be upstream.
 
         `activate` does the blue-green switch and may raise: then the old revision serves on and the switch is tried
         again later. `on_state` is called at every change of phase and a few times a second while bytes arrive; it must

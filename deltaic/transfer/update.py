@@ -19,7 +19,7 @@ from deltaic.transfer.deltas.walking import DeltaWalk, remove_steps
 from deltaic.transfer.fetch import Fetch, FetchStats, fetch_manifest
 from deltaic.transfer.plan_messages import MAX_HELD, deltas_in, limits_to_proto
 from deltaic.transfer.planning import Limits, Step
-from deltaic.transfer.source import GrpcSource, Source
+from deltaic.transfer.source import Source
 from deltaic.transfer.threads import in_thread
 from deltaic.v1 import registry_pb2, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
@@ -54,7 +54,10 @@ class Obtainer:
         limits: Limits = USUAL_LIMITS,
         keeper: DeltaKeeper | None = None,
     ) -> None:
-        """Deltas are planned by `upstream`, fetched from it, and kept by `keeper`."""
+        """The first of `sources` is the node that `upstream` leads to: it plans, and deltas come from it.
+
+        Those that came are kept by `keeper`.
+        """
         self.files = files
         self._sources = sources
         self._stub = registry_pb2_grpc.RegistryServiceStub(upstream)
@@ -63,7 +66,6 @@ class Obtainer:
         self._retry = retry
         self._limits = limits
         self._keeper = keeper
-        self._planner = GrpcSource(upstream, upstream_name)
         self._walks = 0
         self._locks: dict[str, asyncio.Lock] = {}
         self._verified: set[str] = set()
@@ -124,7 +126,7 @@ class Obtainer:
         """Make what deltas make; the rest is left to chunks."""
         walk = DeltaWalk(
             self.files,
-            self._planner,
+            self._sources[0],
             in_flight=self._in_flight,
             memory_bytes=self._limits.memory_bytes,
             retry=self._retry,
