@@ -58,9 +58,9 @@ class DeviceSettings(NodeSettings):
         MOST_CHARACTERS, ge=1, le=1_000_000, description="A public request with more characters is not sent away."
     )
     delta_wait: float = Field(
-        60.0,
+        300.0,
         ge=0,
-        le=600,
+        le=3600,
         description="Seconds that an update waits for the edge to make a delta before it fetches chunks.",
     )
     report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the edge: counts, no content.")

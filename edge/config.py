@@ -64,9 +64,9 @@ class EdgeSettings(NodeSettings):
         "other when a device needs it.",
     )
     delta_wait: float = Field(
-        60.0,
+        300.0,
         ge=0,
-        le=600,
+        le=3600,
         description="Seconds that an update waits for the center to make a delta before it fetches chunks.",
     )
     request_seconds: float = Field(120.0, gt=0, description="Deadline of a request that comes without one.")

@@ -26,7 +26,7 @@ from deltaic.names import ChannelName, RevisionName
 from deltaic.v1 import fleet_pb2
 
 _WHO = "Who are you?"
-_ROLLOUT_SECONDS = 120.0
+_ROLLOUT_SECONDS = 300.0
 _FEW = 0.2
 
 

@@ -27,7 +27,7 @@ from deltaic.weights.manifest import Manifest
 _log = structlog.get_logger(__name__)
 
 _PLAN_TIMEOUT_SECONDS = 10.0
-USUAL_LIMITS = Limits(memory_bytes=256 << 20, wait_seconds=60.0)
+USUAL_LIMITS = Limits(memory_bytes=256 << 20, wait_seconds=300.0)
 """What a node spends on deltas unless it is told otherwise."""
 
 

@@ -17,7 +17,8 @@ from deltaic.errors import DeltaicError
 from deltaic.weights.delta.encode import encode
 from deltaic.weights.digest import Digest
 
-NICENESS = 10
+NICENESS = 5
+"""Answers go first, but where they never rest a delta must still come before its nodes give up waiting."""
 TOO_LARGE = 3
 
 

@@ -13,7 +13,7 @@ from deltaic.transfer.planning import Limits, PricedPlan, price_update
 from deltaic.transfer.threads import in_thread
 from deltaic.weights.manifest import Manifest
 
-MOST_WAIT_SECONDS = 600.0
+MOST_WAIT_SECONDS = 3600.0
 _MOST_BASES = 3
 
 
