@@ -78,8 +78,9 @@ class Center:
             server = Server(self._settings.listen)
             _register(server, parts)
             await stack.enter_async_context(server.running(grace=self._settings.grace))
-            # Entered last, left first: watches would otherwise use up the grace of everybody else.
+            # Entered last, left first: who watches or waits would otherwise use up the grace of everybody else.
             stack.callback(parts.hub.close)
+            stack.callback(parts.deltas.maker.stop_waiting)
             if not self.address.startswith("unix:"):
                 self.address = f"{self.address.rpartition(':')[0]}:{server.port}"
             models, revisions = await in_thread(parts.catalog.counts)

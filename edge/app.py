@@ -178,6 +178,7 @@ class _Parts:
             finally:
                 await self.server.set_serving(False)
                 self._mirror.close()
+                self._deltas.maker.stop_waiting()
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import psutil
@@ -10,9 +11,10 @@ import structlog
 from center_node import CenterNode, flip_byte, refusal, running_center
 from delta_models import accounts_for, following, until
 
+from deltaic.rpc.channel import open_channel
 from deltaic.store.delta_records import Pair
 from deltaic.transfer.planning import Limits
-from deltaic.v1 import registry_pb2
+from deltaic.v1 import registry_pb2, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
 
 TinyGguf = Callable[..., Path]
@@ -262,12 +264,14 @@ async def test_deltas_are_here_again_after_a_restart(tmp_path: Path, versions: V
     assert after == before
 
 
-async def test_stopping_the_center_kills_an_encoder(tmp_path: Path, versions: Versions) -> None:
-    async with running_center(tmp_path / "center", grace=0.1) as center:
-        names = [await publish(center, version) for version in versions[:2]]
-        maker = center.center.deltas.maker
-        asking = asyncio.ensure_future(center.registry.PlanUpdate(plan_request(names[1], names[0]), timeout=T))
-        await until(lambda: maker.encodings == 1 and encoders() != [])
-    await asyncio.gather(asking, return_exceptions=True)
+async def test_stopping_the_center_answers_who_waits_and_kills_the_encoder(tmp_path: Path, versions: Versions) -> None:
+    async with AsyncExitStack() as outlives:
+        async with running_center(tmp_path / "center", grace=60.0) as center:
+            names = [await publish(center, version) for version in versions[:2]]
+            channel = await outlives.enter_async_context(open_channel(center.center.address, node="edge@test"))
+            registry = registry_pb2_grpc.RegistryServiceStub(channel)
+            asking = asyncio.ensure_future(registry.PlanUpdate(plan_request(names[1], names[0]), timeout=T))
+            await until(lambda: center.center.deltas.maker.encodings == 1 and encoders() != [])
+        assert methods(await asking) == ["REUSE_CHUNKS", "CHUNKS"]
     assert encoders() == []
     assert list((tmp_path / "center" / "deltas" / "making").iterdir()) == []

@@ -79,10 +79,14 @@ class DeltaMaker:
             async with beside(self._work()):
                 yield
         finally:
-            self._open = False
-            for job in [*self._queue.values(), *([self._current] if self._current else [])]:
-                _finish(job, None)
-            self._queue.clear()
+            self.stop_waiting()
+
+    def stop_waiting(self) -> None:
+        """Answer everybody who waits with None and take no more: the node is about to stop."""
+        self._open = False
+        for job in [*self._queue.values(), *([self._current] if self._current else [])]:
+            _finish(job, None)
+        self._queue.clear()
 
     def want(self, source: Manifest, target: Manifest) -> None:
         """Make a delta in the background, if one is worth trying and there is none."""
