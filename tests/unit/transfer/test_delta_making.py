@@ -1,6 +1,7 @@
 """Making deltas: once for all who ask, who waits first, what fails or does not pay not again, nothing left behind."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -219,5 +220,23 @@ async def test_a_cancelled_encoder_is_gone_with_its_children(tmp_path: Path, fin
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     async with asyncio.timeout(30):
+        while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family):
+            await asyncio.sleep(0.01)
+
+
+async def test_an_encoder_whose_node_is_killed_goes_too(tmp_path: Path, fine_tunes: list[Path]) -> None:
+    program = (
+        "import asyncio, sys; from pathlib import Path\n"
+        "from deltaic.transfer.deltas.encoder_process import Encoding, run_encoder\n"
+        "source, target, folder = map(Path, sys.argv[1:])\n"
+        "asyncio.run(run_encoder(Encoding(source, target, folder, 2, 1 << 30)))\n"
+    )
+    arguments = ("-c", program, str(fine_tunes[0]), str(fine_tunes[1]), str(tmp_path))
+    node = await asyncio.create_subprocess_exec(sys.executable, *arguments)
+    async with asyncio.timeout(60):
+        while len(family := psutil.Process(node.pid).children(recursive=True)) < 2:
+            await asyncio.sleep(0.01)
+        node.kill()
+        await node.wait()
         while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family):
             await asyncio.sleep(0.01)
