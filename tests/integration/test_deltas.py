@@ -14,7 +14,7 @@ from delta_models import accounts_for, following, until
 from deltaic.rpc.channel import open_channel
 from deltaic.store.delta_records import Pair
 from deltaic.transfer.planning import Limits
-from deltaic.v1 import registry_pb2, registry_pb2_grpc
+from deltaic.v1 import content_pb2, registry_pb2, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
 
 TinyGguf = Callable[..., Path]
@@ -232,6 +232,22 @@ async def test_a_chain_is_walked_over_a_revision_that_is_not_kept(tmp_path: Path
             assert node.progress.wire_bytes < 0.1 * three.size
             assert node.files.path(two.digest.hex) is None
             assert not list((tmp_path / "node" / "models" / "steps").glob("*.gguf"))
+
+
+async def test_blobs_of_deltas_are_read_by_digest_but_never_spare_a_publisher_a_chunk(
+    tmp_path: Path, versions: Versions
+) -> None:
+    """A pack may be the very bytes of a chunk, and it may go at any time."""
+    async with running_center(tmp_path / "center") as center:
+        names = [await publish(center, version) for version in versions[:2]]
+        await center.registry.PlanUpdate(plan_request(names[1], names[0]), timeout=T)
+        [record] = shelf_of(center).deltas()
+        blobs = [digest.to_proto() for digest in record.blobs]
+        answer = await center.content.FindMissing(content_pb2.FindMissingRequest(digests=blobs), timeout=T)
+        assert list(answer.missing) == blobs
+        ranges = [content_pb2.ReadRange(digest=each) for each in blobs]
+        read = [frame async for frame in center.content.Read(content_pb2.ReadRequest(ranges=ranges), timeout=T)]
+        assert sum(len(frame.data) for frame in read) == record.size
 
 
 async def test_what_does_not_pay_is_tried_once(tmp_path: Path, tiny_gguf: TinyGguf) -> None:
