@@ -74,12 +74,12 @@ def _serves(revision: str) -> str:
 
 
 def _progress(state: fleet_pb2.ModelState) -> str:
-    """How far the last update is, and what came over the line for it."""
+    """How far the last update is, what came over the line for it, and how it came."""
     progress = state.progress
-    came = decimal(progress.wire_bytes)
+    came = f"{decimal(progress.wire_bytes)}{_way(progress)}"
     if state.phase == fleet_pb2.ModelState.PHASE_READY and state.serving_revision == state.target_revision:
         return f"up to date, {came}" if progress.wire_bytes else "up to date"
-    done = progress.reused_bytes + progress.fetched_bytes
+    done = progress.reused_bytes + progress.delta_bytes + progress.fetched_bytes
     percent = min(100.0, 100 * done / max(1, progress.full_bytes))
     words = [f"{percent:.0f} %", came]
     if progress.bytes_per_second >= 1:
@@ -87,6 +87,14 @@ def _progress(state: fleet_pb2.ModelState) -> str:
     if progress.seconds_left >= 1:
         words.append(f"{_duration(progress.seconds_left)} left")
     return ", ".join(words)
+
+
+def _way(progress: fleet_pb2.UpdateProgress) -> str:
+    """Whether chunks came, a delta, or both. The manifest counts as fetched too, and is no chunk."""
+    if not progress.delta_bytes:
+        return " of chunks" if progress.wire_bytes else ""
+    chunks = progress.reused_bytes + progress.delta_bytes < progress.full_bytes
+    return " of delta and chunks" if chunks else " of delta"
 
 
 async def list_nodes(at: str) -> list[fleet_pb2.NodeReport]:

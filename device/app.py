@@ -4,6 +4,7 @@ import asyncio
 import platform
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -21,6 +22,7 @@ from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.follow import Follower
 from deltaic.transfer.settings import sources_of
 from deltaic.transfer.source import Source
+from deltaic.transfer.update import USUAL_LIMITS
 from deltaic.v1 import fleet_pb2, inference_pb2, inference_pb2_grpc
 from deltaic.weights.manifest import Manifest
 from device.answer import Answers, Manner
@@ -106,6 +108,7 @@ class Device:
             on_state=lambda _state: reporter.changed(),
             sources=sources,
             in_flight=self.settings.fetch_streams,
+            limits=replace(USUAL_LIMITS, wait_seconds=self.settings.delta_wait),
         )
 
         def reports() -> list[fleet_pb2.NodeReport]:

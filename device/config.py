@@ -72,6 +72,12 @@ class DeviceSettings(NodeSettings):
     most_characters: int = Field(
         MOST_CHARACTERS, ge=1, le=1_000_000, description="A public request with more characters is not sent away."
     )
+    delta_wait: float = Field(
+        300.0,
+        ge=0,
+        le=3600,
+        description="Seconds that an update waits for the edge to make a delta before it fetches chunks.",
+    )
     report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the edge: counts, no content.")
     drain_seconds: float = Field(10.0, ge=0, description="Seconds that running answers have when the device stops.")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="How models answer.")

@@ -62,6 +62,28 @@ class EdgeSettings(NodeSettings):
         description="Bytes of memory for loaded models, like 4GiB. Models of followed channels are loaded even beyond "
         "it; of the others, the least recently used make room.",
     )
+    deltas_bytes: ByteSize = Field(
+        ByteSize(4 << 30),
+        ge=0,
+        description="Bytes of deltas kept in DATA_DIR/deltas for this edge's devices, the ones used longest ago making "
+        "room; 0 makes and keeps none.",
+    )
+    delta_jobs: int = Field(
+        1, ge=0, description="Processes that make one delta, at low priority; 0 takes one for each core."
+    )
+    delta_history: int = Field(
+        1,
+        ge=0,
+        le=100,
+        description="When this edge switches, deltas are made from this many of the revisions that it still holds; any "
+        "other when a device needs it.",
+    )
+    delta_wait: float = Field(
+        300.0,
+        ge=0,
+        le=3600,
+        description="Seconds that an update waits for the center to make a delta before it fetches chunks.",
+    )
     request_seconds: float = Field(120.0, gt=0, description="Deadline of a request that comes without one.")
     report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the center: counts, no content.")
     drain_seconds: float = Field(10.0, ge=0, description="Seconds that running answers have when the edge stops.")

@@ -12,17 +12,21 @@ stores. docs/formats/layout.md has the argument why nothing that is claimed or r
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore
 
 from deltaic.errors import DeltaicError
+from deltaic.runtime.threads import in_thread
 from deltaic.store.claims import Claims
+from deltaic.store.digest_set import DigestSet
 from deltaic.store.disk import FULL_ERRNOS, disk_full, sync_file, sync_folder
 from deltaic.store.errors import ChunkDamaged, ChunkNotFound, StoreRefused, StoreUnreachable
+from deltaic.store.listing import StoredBlob, list_folder, list_objects
 from deltaic.store.places import read_whole
 from deltaic.store.reading import check_range, cut, verify_async
 from deltaic.weights.digest import Digest
@@ -147,6 +151,69 @@ class ObjectChunkStore:
         with self._store_errors(0), suppress(FileNotFoundError):
             await self._store.delete_async(key_of(digest))
         self._distrusted.discard(digest)
+
+    async def sign(self, catalog: str) -> None:
+        """Leave word that a catalog uses this store. Raises DiskFull, StoreUnreachable, StoreRefused."""
+        with self._store_errors(0):
+            await self._store.put_async(f"{_CATALOGS}/{catalog}", b"", use_multipart=False)
+
+    async def signed_by(self) -> set[str]:
+        """The catalogs that use this store. Raises StoreUnreachable, StoreRefused."""
+        with self._store_errors(0):
+            found = await self._store.list_with_delimiter_async(f"{_CATALOGS}/")
+        return {each["path"].rpartition("/")[2] for each in found["objects"]}
+
+    async def blobs(self) -> AsyncGenerator[StoredBlob, None]:
+        """Everything in the store that has the name of a blob, in no order; memory for a thousand of them.
+
+        What comes or goes meanwhile may be listed or not. Raises StoreUnreachable, StoreRefused.
+        """
+        with self._store_errors(0):
+            listing = list_objects(self._store) if self._folder is None else list_folder(self._folder / "chunks")
+            async with aclosing(listing):
+                async for blob in listing:
+                    claimed = self._claims.last(blob.digest.sha256)
+                    yield blob if claimed <= blob.modified else replace(blob, modified=claimed)
+
+    def collecting(self, kept: DigestSet) -> AbstractAsyncContextManager[None]:
+        """Until the block ends, whatever is claimed is added to `kept`. Raises CollectionBusy on entering."""
+        return self._claims.kept_from(kept)
+
+    async def delete_unclaimed(self, blobs: Sequence[StoredBlob], before: float) -> list[StoredBlob]:
+        """Of a listing, delete what is not in the set of `collecting` and was not modified since `before`.
+
+        Whoever claims meanwhile waits, so give some hundred at a time. `before` is in seconds since 1970; what was
+        deleted is returned. Raises CollectionBusy outside of `collecting`, StoreUnreachable, StoreRefused.
+        """
+        async with self._claims.gate.alone():
+            free = await self._claims.unclaimed(blob.digest.sha256 for blob in blobs)
+            # Looked at again: the listing may be minutes old.
+            doomed = [
+                blob for blob in blobs if blob.digest.sha256 in free and self._claims.last(blob.digest.sha256) < before
+            ]
+            with self._store_errors(0):
+                deleted = await in_thread(self._delete_older, doomed, before)
+        self._distrusted -= {blob.digest for blob in deleted}
+        return deleted
+
+    def _delete_older(self, blobs: Sequence[StoredBlob], before: float) -> list[StoredBlob]:
+        """Blocks, and runs to its end also when the caller is cancelled: a deletion must not outlive the gate."""
+        deleted = []
+        for blob in blobs:
+            key = key_of(blob.digest)
+            with suppress(FileNotFoundError):
+                if self._store.head(key)["last_modified"].timestamp() < before:
+                    self._store.delete(key)
+                    deleted.append(blob)
+        return deleted
+
+    async def _claim(self, found: Sequence[Digest]) -> set[Digest]:
+        """Claim what was found, inside the gate; those that are gone after all."""
+        folder = self._folder
+        files = None if folder is None else [folder / key_of(digest) for digest in found]
+        with self._store_errors(0):
+            gone = await self._claims.add([digest.sha256 for digest in found], files)
+        return {digest for digest in found if digest.sha256 in gone}
 
     async def _read_file(self, folder: Path, digest: Digest) -> bytes | None:
         """Opened, read and hashed in one visit to a thread: for chunks of some kilobytes the visits are what costs."""

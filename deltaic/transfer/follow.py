@@ -16,11 +16,13 @@ from deltaic.names import ChannelName
 from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.backoff import Retry
 from deltaic.transfer.channel_book import ChannelBook, ChannelState
+from deltaic.transfer.deltas.keeping import DeltaKeeper
 from deltaic.transfer.fetch import MOST_STREAMS
+from deltaic.transfer.planning import Limits
 from deltaic.transfer.pursuit import Activate, Pursuit
 from deltaic.transfer.source import GrpcSource, Source
 from deltaic.transfer.threads import in_thread
-from deltaic.transfer.update import Obtainer
+from deltaic.transfer.update import USUAL_LIMITS, Obtainer
 from deltaic.transfer.watch import ChannelWatch
 from deltaic.v1 import fleet_pb2
 
@@ -46,13 +48,16 @@ class Follower:
         keep_previous: bool = True,
         in_flight: int = MOST_STREAMS,
         retry: Retry | None = None,
+        limits: Limits = USUAL_LIMITS,
+        keeper: DeltaKeeper | None = None,
     ) -> None:
         """`upstream_name` is for people ("center 10.0.0.1:7400"); chunks come from `sources`, by default upstream, in
-        at most `in_flight` streams.
+        at most `in_flight` streams; deltas from the first of them, which must be upstream.
 
         `activate` does the blue-green switch and may raise: then the old revision serves on and the switch is tried
         again later. `on_state` is called at every change of phase and a few times a second while bytes arrive; it must
-        not raise. `keep_previous` leaves the revision that served before on disk, for a way back.
+        not raise. `keep_previous` leaves the revision that served before on disk, for a way back. `limits` are what the
+        node spends on deltas, `keeper` keeps those that came for others.
         """
         retry = retry or Retry()
         self._files = files
@@ -65,6 +70,8 @@ class Follower:
             upstream_name,
             in_flight=in_flight,
             retry=retry,
+            limits=limits,
+            keeper=keeper,
         )
         self._pursuits = {
             channel: Pursuit(

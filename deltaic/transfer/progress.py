@@ -23,11 +23,13 @@ class Reached:
     """Over the line, for all of it."""
     arriving: int = 0
     """Of chunks that have begun to arrive."""
+    made: int = 0
+    """Of the files, that deltas made."""
 
     @property
     def left(self) -> int:
         """Bytes still to come."""
-        return max(0, self.full - self.reused - self.fetched - self.arriving)
+        return max(0, self.full - self.reused - self.fetched - self.made - self.arriving)
 
 
 class Account:
@@ -49,15 +51,16 @@ class Account:
         """What to show while the present attempt has reached `now`."""
         before = self._before
         full = now.full or before.full
-        fetched = before.fetched + now.fetched
-        reused = max(before.reused, now.reused - before.fetched)
+        fetched, made = before.fetched + now.fetched, before.made + now.made
+        reused = max(before.reused, now.reused - before.fetched - before.made)
         self._shown = Reached(
             full,
-            min(reused, max(0, full - fetched)),  # a file that was damaged meanwhile is fetched a second time
+            min(reused, max(0, full - fetched - made)),  # a file that was damaged meanwhile is fetched a second time
             fetched,
             max(before.manifest, now.manifest),
             before.wire + now.wire,
             now.arriving,
+            made,
         )
         return self._shown
 
@@ -91,6 +94,6 @@ class Pace:
         """Until what is left of an update has come over the line, packed as well as what has come; 0 when unknown."""
         if not self.rate:
             return 0.0
-        come = reached.fetched + reached.manifest + reached.arriving
+        come = reached.fetched + reached.manifest + reached.arriving + reached.made
         packed = min(1.0, reached.wire / come) if come else 1.0
         return reached.left * packed / self.rate

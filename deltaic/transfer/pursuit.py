@@ -75,6 +75,7 @@ class Pursuit:
         progress.reused_bytes = reached.reused
         progress.fetched_bytes = reached.fetched + reached.manifest
         progress.wire_bytes = reached.wire
+        progress.delta_bytes = reached.made
         self._pace.observe(reached.wire, time.monotonic())
         fetching = self._state.phase == _Phase.PHASE_FETCHING
         progress.bytes_per_second = self._pace.rate if fetching else 0.0
@@ -237,6 +238,7 @@ class Pursuit:
             revision=str(target.revision),
             full_bytes=progress.full_bytes,
             reused_bytes=progress.reused_bytes,
+            delta_bytes=progress.delta_bytes,
             fetched_bytes=progress.fetched_bytes,
             wire_bytes=progress.wire_bytes,
             fetch_seconds=round(progress.fetch_seconds, 3),
