@@ -1,4 +1,4 @@
-"""`deltaic`: run a role, publish a model, move a channel, talk to a model, see the fleet."""
+"""`deltaic`: run a role, publish a model, move a channel, talk to a model, see the fleet, work on plain files."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import traceback
 
 import typer
 
-from cli import audit, chat, demo, fleet, nodes, publish, registry
+from cli import audit, chat, demo, fleet, nodes, plain, publish, registry
 from deltaic.errors import DeltaicError
 from deltaic.runtime.logs import configure_logs
 
@@ -25,6 +25,7 @@ nodes.register(app)
 publish.register(app)
 registry.register(app)
 chat.register(app)
+plain.register(app)
 fleet.register(app)
 audit.register(app)
 demo.register(app)

@@ -32,7 +32,7 @@ def print_rows(
         moved = {index for group in groups for index in group}
         lines = [tuple(index for index in lines[0] if index not in moved), *groups]
     for number, row in enumerate(table):
-        cells = [_sized(*each, name in right) for name, *each in zip(columns, row, widths, strict=True)]
+        cells = [_sized(cell, width, name in right) for name, cell, width in zip(columns, row, widths, strict=True)]
         for place, line in enumerate(lines):
             text = _GAP.join(cells[index] for index in line).rstrip()
             if text:

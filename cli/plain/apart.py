@@ -1,0 +1,50 @@
+"""Work that Ctrl-C reaches only through us: the processes that it starts would else each print a traceback."""
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+_PATIENCE_SECONDS = 10.0
+
+
+class _Stopped(Exception):
+    """Ctrl-C was pressed while the work went on."""
+
+
+def run_apart(work: Callable[[Callable[[], None]], T], *, give_up: Callable[[], None]) -> T:
+    """Run `work` in a thread whose children do not hear Ctrl-C; it gets a function to call often, which raises then.
+
+    Work that does not stop in time is left to `give_up`, which must not return. Raises KeyboardInterrupt, and what
+    the work raises.
+    """
+    stop = threading.Event()
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def go_on() -> None:
+        if stop.is_set():
+            raise _Stopped
+
+    def body() -> None:
+        # Inherited by whatever this thread starts, also through exec.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            results.append(work(go_on))
+        except BaseException as error:  # noqa: BLE001  # raised again where somebody waits for it
+            errors.append(error)
+
+    thread = threading.Thread(target=body, name="apart", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        stop.set()
+        thread.join(_PATIENCE_SECONDS)
+        if thread.is_alive():
+            give_up()
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
