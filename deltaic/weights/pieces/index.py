@@ -80,7 +80,7 @@ def read_index(folder: Path) -> PieceIndex:
     if not path.is_file():
         raise BadPieces(f"no {INDEX_NAME} in {folder}", hint="name a folder that deltaic split has made, and finished")
     with path.open("rb") as file:
-        return parse(file.read(MAX_INDEX_BYTES + 1))
+        return parse(file.read(min(path.stat().st_size, MAX_INDEX_BYTES) + 1))
 
 
 def parse(data: bytes) -> PieceIndex:
