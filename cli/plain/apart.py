@@ -28,16 +28,17 @@ def run_apart(work: Callable[[Callable[[], None]], T], *, give_up: Callable[[], 
             raise _Stopped
 
     def body() -> None:
-        # Inherited by whatever this thread starts, also through exec.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             results.append(work(go_on))
         except BaseException as error:  # noqa: BLE001  # raised again where somebody waits for it
             errors.append(error)
 
     thread = threading.Thread(target=body, name="apart", daemon=True)
+    # Blocked when the thread starts, Ctrl-C stays so for it and for whatever it starts, also through exec.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     thread.start()
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         thread.join()
     except KeyboardInterrupt:
         stop.set()

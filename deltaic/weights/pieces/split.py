@@ -87,7 +87,7 @@ class _Splitting:
         """The pieces that a finished split left here, which this one may mend but not replace. Raises NameTaken."""
         names = [cut.name for cut in self._cuts] + [INDEX_NAME, SUMS_NAME]
         ours = {*names, *(growing_name(self._folder / name).name for name in names)}
-        if foreign := next((name for name in sorted(os.listdir(self._folder)) if name not in ours), None):
+        if foreign := next((path.name for path in sorted(self._folder.iterdir()) if path.name not in ours), None):
             raise NameTaken(
                 f"{self._folder} holds something else, for example {foreign!r}", hint="choose an empty folder with -o"
             )
@@ -156,6 +156,6 @@ class _Splitting:
                 continue
             with appearing(path) as target:
                 write_all(target, data, 0)
-        for name in os.listdir(self._folder):
-            if name.startswith("."):  # a killed split's; any other hidden name was refused at the start
-                (self._folder / name).unlink(missing_ok=True)
+        for path in self._folder.iterdir():
+            if path.name.startswith("."):  # a killed split's; any other hidden name was refused at the start
+                path.unlink(missing_ok=True)
