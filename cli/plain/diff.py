@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -114,4 +115,5 @@ def _give_up(delta: Path) -> None:
         process.terminate()
     for ending in ("packs", "part"):
         delta.with_name(f".{delta.name}.{ending}").unlink(missing_ok=True)
+    print("interrupted; nothing was left behind", file=sys.stderr, flush=True)
     os._exit(_INTERRUPTED)

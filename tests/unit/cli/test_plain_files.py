@@ -1,7 +1,9 @@
 """What the plain tools refuse before they do anything, and how they end."""
 
 import errno
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +13,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 
+from cli import connection
 from cli.plain.apart import run_apart
+from cli.plain.bars import byte_bar
 from cli.plain.files import at_work, given_file, output_file, percent
 from deltaic.errors import InvalidArgument, NotFound
 from deltaic.store.errors import DiskFailed, DiskFull
@@ -103,3 +108,27 @@ def test_ctrl_c_stops_work_apart_where_it_asks_and_its_children_do_not_hear_it()
     assert children[0].poll() is None, "a child is ended by us, not by the keyboard"
     children[0].kill()
     children[0].wait()
+
+
+def test_work_that_does_not_stop_is_left_to_whoever_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.plain.apart._PATIENCE_SECONDS", 0.01)
+    may_end, given_up = threading.Event(), threading.Event()
+
+    def work(_go_on: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        may_end.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_apart(work, give_up=given_up.set)
+    assert given_up.is_set()
+    may_end.set()
+
+
+def test_a_bar_shows_how_far_how_fast_and_how_long_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, width=100, force_terminal=True, color_system=None)
+    monkeypatch.setattr(connection, "progress_console", console)
+    with byte_bar("patch") as advance:
+        advance(25_000_000, 100_000_000)
+        advance(50_000_000, 100_000_000)
+    assert re.search(r"patch .*50\.0/100\.0 MB .*(/s|\?) .*[0-9-]:[0-9-]", shown.getvalue())
