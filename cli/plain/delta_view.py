@@ -14,7 +14,8 @@ _OF_BYTES = frozenset({Codec.RAW, Codec.ZSTD, Codec.PREFIX})
 class SegmentChange:
     """What happens to one segment. Sizes in bytes; `source_type` is "" unless it differs from `type`.
 
-    `changed_percent` counts elements where the delta knows elements, else bytes of chunks that are not as they were.
+    `changed_percent` counts elements where the delta knows elements, else bytes of chunks that are not as they were;
+    None where the delta rewrites chunks and does not say how much of them changed.
     """
 
     kind: str
@@ -22,7 +23,7 @@ class SegmentChange:
     type: str
     source_type: str
     bytes: int
-    changed_percent: float
+    changed_percent: float | None
     delta_bytes: int
     delta_percent: float
     codecs: list[str]
@@ -69,7 +70,7 @@ def _change(segment: DeltaSegment, parts: Sequence[Part]) -> SegmentChange:
         segment.ggml_type,
         source_type,
         size,
-        _percent(segment.changed, _countable(segment, parts, size)),
+        None if paid and not segment.changed else _percent(segment.changed, _countable(segment, parts, size)),
         paid,
         _percent(paid, size),
         [codec_word(codec) for codec in codecs],

@@ -105,7 +105,7 @@ def _print_delta(index: "DeltaIndex", changes: list[SegmentChange], shares: list
             change.type,
             change.source_type,
             f"{change.bytes:,}",
-            _share(change.changed_percent),
+            "" if change.changed_percent is None else _share(change.changed_percent),
             f"{change.delta_bytes:,}",
             _share(change.delta_percent),
             ", ".join(change.codecs),
