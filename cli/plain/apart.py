@@ -42,9 +42,11 @@ def run_apart(work: Callable[[Callable[[], None]], T], *, give_up: Callable[[], 
     # resource tracker of multiprocessing would unblock it, so that comes first.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    thread.start()
     try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         # Not join: one that is interrupted takes the thread for ended (CPython 3.11). Not for ever: the kernel may give
         # the signal to another thread, and Python acts on it when this one wakes.
         while not done.wait(_WAKE_SECONDS):

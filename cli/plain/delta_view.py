@@ -70,22 +70,23 @@ def _change(segment: DeltaSegment, parts: Sequence[Part]) -> SegmentChange:
         segment.ggml_type,
         source_type,
         size,
-        None if paid and not segment.changed else _percent(segment.changed, _countable(segment, parts, size)),
+        None if paid and not segment.changed else _percent(*_changed(segment, parts, size)),
         paid,
         _percent(paid, size),
         [codec_word(codec) for codec in codecs],
     )
 
 
-def _countable(segment: DeltaSegment, parts: Sequence[Part], size: int) -> int:
-    """Of how many things `changed` counts some: elements, or bytes where no codec of the segment knows elements."""
+def _changed(segment: DeltaSegment, parts: Sequence[Part], size: int) -> tuple[int, int]:
+    """How many things changed of how many: elements, or bytes where no codec of the segment knows elements."""
     if not segment.ggml_type:
-        return size
+        return min(segment.changed, size), size
     rewritten = sum(part.target_length for part in parts if part.codec is not Codec.REUSE)
     if segment.changed == rewritten and all(part.codec in _OF_BYTES for part in parts if part.codec is not Codec.REUSE):
-        return size
+        return segment.changed, size
     kind = BY_NAME[segment.ggml_type]
-    return size // kind.block_bytes * kind.block_elements
+    elements = size // kind.block_bytes * kind.block_elements
+    return min(segment.changed, elements), elements
 
 
 def _share(codec: Codec, parts: Sequence[Part]) -> CodecShare:
@@ -97,4 +98,4 @@ def _paid(parts: Iterable[Part]) -> int:
 
 
 def _percent(part: int, whole: int) -> float:
-    return round(min(100.0, 100 * part / whole), 4) if whole else 0.0
+    return round(100 * part / whole, 4) if whole else 0.0
