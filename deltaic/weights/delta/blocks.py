@@ -117,7 +117,7 @@ def _first_largest(levels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
     for number in range(1, len(levels)):
         larger = levels[number] > largest
         np.copyto(largest, levels[number], where=larger)
-        row[larger] = number
+        np.copyto(row, np.int16(number), where=larger)
     return row
 
 
