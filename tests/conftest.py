@@ -1,7 +1,8 @@
 """Fixtures that every room of the tests may use: a tiny valid GGUF file of any content, and the real demo model."""
 
 import os
-from collections.abc import Callable, Collection
+import signal
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import gguf
@@ -28,6 +29,14 @@ _TENSORS = (
 def _logs_stay_with_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that is started inside the test process must not take over its logs for the tests that follow."""
     monkeypatch.setattr("deltaic.runtime.lifetime.configure_logs", lambda *_, **__: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """A shell starts what runs in its background with Ctrl-C ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def diff_command(
 
 def diff(old: Path, new: Path, delta: Path, jobs: int = 0) -> Made:
     """Encode with a bar. Raises what `write_delta` raises, KeyboardInterrupt; then nothing is left."""
-    from deltaic.weights.delta.patch import write_delta  # numpy and gguf: only where they are needed
+    from deltaic.weights.delta.diff import write_delta  # numpy and gguf: only where they are needed
 
     started = time.monotonic()
     with byte_bar("compare") as advance:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaic.weights.delta.patch import write_delta
+from deltaic.weights.delta.diff import write_delta
 from deltaic.weights.pieces.plan import By, cuts_of
 from deltaic.weights.pieces.split import split
 

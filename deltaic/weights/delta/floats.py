@@ -48,24 +48,27 @@ def encode_floats(ggml_type: str, new: Buffer, old: Buffer, matrix: Matrix) -> b
     return min((each for each in (plain, thin) if each is not None), key=len, default=None)
 
 
-def decode_floats(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) -> bytes:
+def decode_floats(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) -> bytearray:
     """The new numbers. Raises BadDelta."""
     kind = FLOATS[ggml_type]
     reader = PayloadReader(payload)
-    before = ordered(kind, old)
-    factors = read_factors(reader, matrix, len(before))
-    after = ordered(kind, _moved(kind, old, factors, matrix)).copy() if factors else before.copy()
+    elements = len(old) * 8 // kind.bits
+    factors = read_factors(reader, matrix, elements)
+    new = _moved(kind, old, factors, matrix) if factors else bytearray(old)
     classes = reader.number(_MAX_CLASSES)
     if classes < 1:
         raise BadDelta("numbers in no class")
-    runs = [_Run(reader, len(before)) for _ in range(classes)]
+    runs = [_Run(reader, elements) for _ in range(classes)]
     reader.finish()
-    largest = exponents(kind, before).max(initial=0)
-    for start in range(0, len(before), _STRIP_ELEMENTS):
-        strip = slice(start, start + _STRIP_ELEMENTS)
-        steps = _strip_steps(runs, _class_of(kind, before[strip], largest, classes))
-        after[strip] = _stepped(kind, before[strip], after[strip], steps)
-    return unordered(kind, after)
+    step = _STRIP_ELEMENTS * kind.bits // 8
+    strips = [slice(start, start + step) for start in range(0, len(old), step)]
+    view = memoryview(old)
+    largest = np.uint8(max((exponents(kind, ordered(kind, view[strip])).max() for strip in strips), default=0))
+    for strip in strips:
+        before = ordered(kind, view[strip])
+        steps = _strip_steps(runs, _class_of(kind, before, largest, classes))
+        new[strip] = unordered(kind, _stepped(kind, before, ordered(kind, new[strip]), steps))
+    return new
 
 
 class _Run:

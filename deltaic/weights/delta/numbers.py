@@ -168,7 +168,8 @@ def _spread(plane: npt.NDArray[np.uint8], width: int, count: int) -> npt.NDArray
     if width >= 8:
         return plane
     each = 8 // width
-    parts = plane[:, None] >> (width * np.arange(each, dtype=np.uint8)) & np.uint8((1 << width) - 1)
+    parts = plane[:, None] >> (width * np.arange(each, dtype=np.uint8))
+    parts &= np.uint8((1 << width) - 1)
     return parts.reshape(-1)[:count]
 
 
@@ -183,9 +184,11 @@ def _zigzag(values: Numbers) -> Symbols:
 
 def _unzigzag(symbols: Symbols) -> Numbers:
     """Of unsigned numbers into signed ones of the same width."""
-    magnitude = symbols >> symbols.dtype.type(1)
-    turned: Numbers = (magnitude ^ (~(symbols & symbols.dtype.type(1)) + symbols.dtype.type(1))).view(_signed(symbols))
-    return turned
+    turned = symbols >> symbols.dtype.type(1)
+    sign = symbols & symbols.dtype.type(1)
+    turned ^= np.negative(sign, out=sign)
+    signed: Numbers = turned.view(_signed(symbols))
+    return signed
 
 
 def _as_signed(symbols: Symbols) -> Numbers:

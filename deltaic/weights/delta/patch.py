@@ -1,40 +1,23 @@
-"""Deltas of whole files, without any service: one file that holds the index and then the packs, in order."""
+"""Makes a whole file out of another and a delta in one file, without any service."""
 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from deltaic.weights.delta.apply import ReadSource, make_chunk
-from deltaic.weights.delta.encode import Progress, encode
 from deltaic.weights.delta.index import PREAMBLE_BYTES, DeltaIndex, Part, index_length
+from deltaic.weights.delta.whole_file import appearing
 from deltaic.weights.digest import Buffer
 from deltaic.weights.errors import DigestMismatch, WrongBase
 
-_HASH_BLOCK_BYTES = 1 << 20
+Progress = Callable[[int, int], None]
 _THREADS = 2
-
-
-def write_delta(
-    source: Path, target: Path, delta: Path, *, jobs: int = 0, on_progress: Progress | None = None
-) -> DeltaIndex:
-    """Encode the way from `source` to `target` into one file, which appears whole. Raises what `encode` raises."""
-    packs = delta.with_name(f".{delta.name}.packs")
-    try:
-        with packs.open("w+b") as kept:
-            index = encode(source, target, lambda _, data: _write(kept, data), jobs=jobs, on_progress=on_progress)
-            kept.seek(0)
-            with appearing(delta) as file:
-                file.write(index.data)
-                while block := kept.read(_HASH_BLOCK_BYTES):
-                    file.write(block)
-    finally:
-        packs.unlink(missing_ok=True)
-    return index
+_MAKING_BYTES = 6 << 20
+"""Chunks that are made at the same time have together at most so many bytes (a single one may have more)."""
 
 
 def read_index(delta: Path) -> DeltaIndex:
@@ -73,7 +56,7 @@ def _chunks(index: DeltaIndex, packs: BinaryIO, read: ReadSource) -> Iterator[tu
         making: deque[tuple[Part, Future[Buffer]]] = deque()
         try:
             for part in index.parts:
-                if len(making) > _THREADS:
+                while making and sum(one.target_length for one, _ in making) + part.target_length > _MAKING_BYTES:
                     first, chunk = making.popleft()
                     yield first, chunk.result()
                 making.append((part, pool.submit(make_chunk, index, part, read, packs.read(part.payload_length))))
@@ -99,27 +82,3 @@ def _blame(source: Path, index: DeltaIndex) -> Exception:
 def _read_index(file: BinaryIO) -> DeltaIndex:
     start = file.read(PREAMBLE_BYTES)
     return DeltaIndex.parse(start + file.read(index_length(start) - len(start)))
-
-
-def _write(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name, durably, when the block ends well, and is gone when it does not."""
-    growing = path.with_name(f".{path.name}.part")
-    try:
-        with growing.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        growing.replace(path)
-    except BaseException:
-        growing.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -209,7 +209,10 @@ class _Run:
     """The numbers of one group, given out from the front."""
 
     def __init__(self, count: int, places: Places | None, values: Numbers) -> None:
-        self._count, self._places, self._values = count, places, values
+        # Kept for as long as the part is made, so as narrow as they fit.
+        self._places = None if places is None else places.astype(np.uint32)
+        self._values = values.astype(np.int8) if np.abs(values).max(initial=0) < 128 else values
+        self._count = count
         self._passed = 0
 
     @property
@@ -226,4 +229,4 @@ class _Run:
             places = np.flatnonzero(values)
             return places, values[places]
         first, last = np.searchsorted(self._places, (start, self._passed))
-        return self._places[first:last] - start, self._values[first:last]
+        return self._places[first:last].astype(np.int64) - start, self._values[first:last]

@@ -16,8 +16,9 @@ from cli.plain.png import png_of
 from cli.plain.scene import Rectangle, Scene, Words
 from cli.plain.svg import svg_of
 from deltaic.errors import InvalidArgument
+from deltaic.weights.delta.diff import write_delta
 from deltaic.weights.delta.index import Codec, DeltaIndex, DeltaSegment, Part, serialise
-from deltaic.weights.delta.patch import read_index, write_delta
+from deltaic.weights.delta.patch import read_index
 from deltaic.weights.digest import Digest
 from deltaic.weights.layout import SegmentKind
 
