@@ -20,7 +20,7 @@ from deltaic.weights.errors import BadDelta
 
 Places = npt.NDArray[np.int64]
 
-MAX_LISTED = 1 << 17
+MAX_LISTED = 1 << 18
 """Places that one set may list; whoever would list more writes the numbers themselves (`numbers`)."""
 
 DIVISORS = tuple(sorted([1 << k for k in range(24)] + [3 << k for k in range(22)]))
