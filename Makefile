@@ -66,7 +66,7 @@ lint: $(READY) ## style, spelling, dependencies
 types: $(READY) ## mypy, strict
 	@echo "types"
 	@$(STEP) "mypy" $(BIN)/mypy
-	@$(STEP) "mypy tools and examples" $(BIN)/mypy tools/*.py examples/*.py
+	@$(STEP) "mypy tools, examples, bench" $(BIN)/mypy tools/*.py examples/*.py bench/*.py
 
 .PHONY: layers
 layers: $(READY) ## who may import whom
@@ -80,6 +80,27 @@ proto-check: $(READY) ## contracts: generated code up to date, buf lint, nothing
 	@$(STEP) "buf lint" $(BIN)/buf lint proto
 	@$(STEP) "buf format" $(BIN)/buf format --exit-code --diff proto
 	@$(STEP) "buf breaking" $(BIN)/buf breaking proto --against proto/baseline.binpb
+
+# ---- measure -----------------------------------------------------------------------------------------------------
+
+BENCH_READY := .venv/.ready-bench
+BENCHES := bench-delta bench-transfer
+
+.PHONY: bench-setup
+bench-setup: $(BENCH_READY) ## install what Deltaic is measured beside
+	@:
+
+$(BENCH_READY): $(READY) tools/bench_setup.sh
+	@echo "bench set-up"
+	@tools/bench_setup.sh
+	@touch $@
+
+.PHONY: $(BENCHES)
+bench-delta: ## size, speed and memory of deltas beside their peers (ARGS=...)
+bench-transfer: ## pulling a model beside curl from nginx, and over a line that is cut (ARGS=...)
+$(BENCHES): bench-%: bench-setup models
+	@echo "bench $*"
+	@$(BIN)/python bench/$*.py $(ARGS)
 
 # ---- change ------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ trap 'rm -rf "$fresh"' EXIT
 python=$fresh/venv/bin/python
 "$python" -m pip --quiet install --upgrade 'pip>=25.1'
 wheel=$("$python" tools/wheel_cache.py)
-"$python" -m pip --quiet install "$wheel" '.[demo]' --group dev
+"$python" -m pip --quiet install "$wheel" '.[demo]' --group dev --group bench
 {
     echo "# What Deltaic was tested with; written by 'make lock'. pyproject.toml says what it works with."
     "$python" -m pip list --format=freeze --exclude deltaic --exclude pip --exclude setuptools --exclude wheel
