@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 KINDS = ("light", "strong", "lora", "sparse")
@@ -37,16 +38,18 @@ def cache_folder() -> Path:
 
 
 def ensure(kind: str, formats: Sequence[str], folder: Path, base: Path, steps: int) -> None:
-    """Make what is missing of the versions of a kind, in `folder`. Raises OSError, RuntimeError."""
+    """Make the versions of a kind in `folder`, unless all are there: formats of one training, or none.
+
+    Raises OSError, RuntimeError.
+    """
     numbers = range(1, VERSIONS[kind] + 1)
-    missing = [form for form in formats if any(not version_path(folder, kind, n, form).is_file() for n in numbers)]
-    if not missing:
+    if all(version_path(folder, kind, number, form).is_file() for number in numbers for form in formats):
         return
     if kind in {"lora", "sparse"}:
-        ensure("light", ("BF16",), folder, base, steps)
+        ensure("light", formats if "BF16" in formats else (*formats, "BF16"), folder, base, steps)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as making:
-        _make(kind, missing, Path(making), base, steps, folder)
+        _make(kind, formats, Path(making), base, steps, folder)
         for made in Path(making).iterdir():
             made.replace(folder / made.name)
 
@@ -61,12 +64,12 @@ def _make(kind: str, formats: Sequence[str], making: Path, base: Path, steps: in
     trainee = Trainee(version_path(folder, "light", 1, "BF16") if recipe.published else base, recipe)
     for number in range(1, VERSIONS[kind] + 1):
         if number > 1 or not recipe.published:
-            trainee.train(steps, lambda text, number=number: _say(f"{kind}-v{number}: {text}"))
+            trainee.train(steps, partial(_say, f"{kind}-v{number}"))
         write_version(trainee.weights(), base, making / f"{kind}-v{number}", formats)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _say(version: str, text: str) -> None:
+    print(f"{version}: {text}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

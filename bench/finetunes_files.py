@@ -43,7 +43,7 @@ _HEADS = {"attn_q": "head_count", "attn_k": "head_count_kv"}
 _MODEL_TENSORS = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
 
 
-@llama_cpp.llama_log_callback
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _silent(_level: int, _text: bytes, _data: object) -> None:
     """Quantising says a line for each tensor."""
 

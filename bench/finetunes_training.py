@@ -1,9 +1,9 @@
 """The ways in which a new version of a model comes about, as real training on the text of Python's standard library.
 
-    light    all weights, a small learning rate: one more day of the same
-    strong   all weights, ten times that
-    lora     low-rank adapters on attention and MLP matrices, merged in float32 into weights that are bfloat16
-    sparse   weights that are bfloat16 and steps so small that most of them round away, as in reinforcement learning
+light    all weights, a small learning rate: one more day of the same
+strong   all weights, ten times that
+lora     low-rank adapters on attention and MLP matrices, merged in float32 into weights that are bfloat16
+sparse   weights that are bfloat16 and steps so small that most of them round away, as in reinforcement learning
 """
 
 import sysconfig
@@ -41,7 +41,7 @@ RECIPES = {
 }
 
 
-class Adapted(nn.Module):
+class Adapted(nn.Module):  # type: ignore[misc, unused-ignore]  # torch need not be installed
     """A linear layer plus a low-rank product that begins as zero."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -66,9 +66,7 @@ class Trainee:
     def __init__(self, start: Path, recipe: Recipe) -> None:
         folder, name = str(start.parent), start.name
         self._recipe = recipe
-        self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=name, dtype=torch.float32
-        )
+        self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
         self._texts = _batches(AutoTokenizer.from_pretrained(folder, gguf_file=name))
         self._adapted: dict[str, Adapted] = {}
         if recipe.published:

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 missing=()
-for each in nginx curl xdelta3 strace; do
+for each in nginx curl xdelta3 zstd strace; do
     PATH=$PATH:/usr/sbin command -v "$each" >/dev/null || missing+=("$each")
 done
 command -v sha256sum >/dev/null || missing+=(coreutils)

@@ -10,7 +10,24 @@ from delta_surgery import COLUMNS, Anatomy
 Random = np.random.Generator
 Mutation = Callable[[Random, Anatomy], None]
 
-_INTERESTING = (0, 1, 2, 3, 31, 32, 127, 128, 255, 256, 1 << 15, 1 << 16, 1 << 22, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
+_INTERESTING = (
+    0,
+    1,
+    2,
+    3,
+    31,
+    32,
+    127,
+    128,
+    255,
+    256,
+    1 << 15,
+    1 << 16,
+    1 << 22,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+)
 _FRAME = b"\x28\xb5\x2f\xfd"
 _MAX_INSIDE_BYTES = 1 << 20
 

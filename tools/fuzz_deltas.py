@@ -39,7 +39,7 @@ from deltaic.errors import DeltaicError
 from deltaic.weights.delta.apply import make_chunk
 from deltaic.weights.delta.index import DeltaIndex
 from deltaic.weights.delta.patch import apply_delta
-from deltaic.weights.errors import BadDelta, DigestMismatch
+from deltaic.weights.errors import DigestMismatch
 
 CPU_SECONDS = 5.0
 """What one case may take; a case makes at most some hundred chunks."""
@@ -186,7 +186,9 @@ def _limit_memory() -> None:
 
 
 def report(options: argparse.Namespace, seeds: Sequence[Seed], findings: Findings, took: float) -> dict[str, Any]:
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
     return {
         "commit": git.stdout.strip() or "unknown",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

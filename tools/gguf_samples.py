@@ -50,30 +50,37 @@ class Sample:
 def draw_weights(random: Random, rows: int, row_elements: int) -> Weights:
     """Weights as models have them: normal, with rows and columns of different size."""
     scale = np.exp(random.normal(-3, 0.7, (rows, 1))) * np.exp(random.normal(0, 0.3, row_elements))
-    return (random.standard_normal((rows, row_elements)) * scale).astype(np.float32)
+    drawn: Weights = (random.standard_normal((rows, row_elements)) * scale).astype(np.float32)
+    return drawn
 
 
 def evolve(random: Random, weights: Weights, change: str) -> Weights:
     """A later version of weights; `change` is one of CHANGES, "other" has nothing in common with them."""
+    if change == "other":
+        return draw_weights(random, *weights.shape)
+    later: Weights = (weights + _moves(random, weights, change) * np.abs(weights).mean()).astype(np.float32)
+    return later
+
+
+def _moves(random: Random, weights: Weights, change: str) -> npt.NDArray[Any]:
+    """How far each weight moves, in typical weights."""
     rows, columns = weights.shape
-    typical = np.abs(weights).mean() or 1.0
+    normal = random.standard_normal(weights.shape)
     match change:
-        case "none":
-            moved = np.zeros_like(weights)
         case "one":
-            moved = np.zeros_like(weights)
-            moved[random.integers(rows), random.integers(columns)] = typical
+            return np.eye(1, weights.size, int(random.integers(weights.size))).reshape(weights.shape)
         case "sparse":
-            moved = random.standard_normal(weights.shape) * (random.random(weights.shape) < 0.02) * typical / 4
+            return normal * (random.random(weights.shape) < 0.02) / 4
         case "nudged":
-            moved = random.standard_normal(weights.shape) * typical / 200
+            return normal / 200
         case "low rank":
-            moved = random.standard_normal((rows, 2)) @ random.standard_normal((2, columns)) * typical / 50
+            return random.standard_normal((rows, 2)) @ random.standard_normal((2, columns)) / 50
         case "all":
-            moved = random.standard_normal(weights.shape) * typical / 3
+            return normal / 3
+        case "none":
+            return np.zeros_like(weights)
         case _:
-            return draw_weights(random, rows, columns)
-    return (weights + moved).astype(np.float32)
+            raise ValueError(f"{change!r} is none of {CHANGES}")
 
 
 def tensor(name: str, ggml_type: str, weights: Weights) -> Sample:
