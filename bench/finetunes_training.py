@@ -37,7 +37,7 @@ RECIPES = {
     "light": Recipe(2e-5),
     "strong": Recipe(2e-4),
     "lora": Recipe(5e-4, published=True, adapters=True),
-    "sparse": Recipe(1e-6, published=True),
+    "sparse": Recipe(1e-5, published=True),
 }
 
 
