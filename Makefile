@@ -102,6 +102,11 @@ $(BENCHES): bench-%: bench-setup models
 	@echo "bench $*"
 	@$(BIN)/python bench/$*.py $(ARGS)
 
+.PHONY: fuzz-delta
+fuzz-delta: $(READY) ## apply 100,000 mutated deltas: each must end in a verified file or an error (ARGS=...)
+	@echo "fuzz"
+	@$(BIN)/python tools/fuzz_deltas.py --out bench/results/fuzz-delta.json $(ARGS)
+
 # ---- change ------------------------------------------------------------------------------------------------------
 
 .PHONY: format

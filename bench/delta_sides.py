@@ -8,6 +8,7 @@ from delta_pairs import Pair
 from harness import BenchFailed, Usage, measure, program
 
 _BIN = Path(sys.executable).parent
+_OURS = (_BIN / "deltaic",)
 _HERE = Path(__file__).parent
 _ZSTD = ("-q", "-f", "-T1", "-9", "--long=31")
 _XDELTA3 = ("-q", "-f", "-e", "-9", "-S", "lzma", "-B", str(512 << 20))
@@ -17,7 +18,7 @@ Encode = Callable[[Pair, Path], Usage]
 
 
 def ours(pair: Pair, delta: Path) -> Usage:
-    return measure([_BIN / "deltaic", "diff", pair.old, pair.new, "-o", delta])
+    return measure([*_OURS, "diff", pair.old, pair.new, "-o", delta])
 
 
 def bsdiff4(pair: Pair, delta: Path) -> Usage:
@@ -56,7 +57,7 @@ def peers_of(pair: Pair) -> list[str]:
 
 
 def apply_ours(pair: Pair, delta: Path, made: Path) -> Usage:
-    return _applied([_BIN / "deltaic", "patch", pair.old, delta, "-o", made], pair, made)
+    return _applied([*_OURS, "patch", pair.old, delta, "-o", made], pair, made)
 
 
 def apply_hdiffpatch(pair: Pair, delta: Path, made: Path) -> Usage:

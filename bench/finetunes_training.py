@@ -7,7 +7,7 @@ sparse   weights that are bfloat16 and steps so small that most of them round aw
 """
 
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,18 +26,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train: `rate` is the highest learning rate; `published` starts from weights rounded to bfloat16."""
+    """How to train: `rate` is the highest learning rate, `share` how many of the weights may change.
+
+    `published` starts from weights rounded to bfloat16; `adapters` trains these and nothing else.
+    """
 
     rate: float
     published: bool = False
     adapters: bool = False
+    share: float = 1.0
 
 
 RECIPES = {
     "light": Recipe(2e-5),
     "strong": Recipe(2e-4),
     "lora": Recipe(5e-4, published=True, adapters=True),
-    "sparse": Recipe(1e-5, published=True),
+    "sparse": Recipe(2e-4, published=True, share=0.05),
 }
 
 
@@ -69,6 +73,7 @@ class Trainee:
         self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
         self._texts = _batches(AutoTokenizer.from_pretrained(folder, gguf_file=name))
         self._adapted: dict[str, Adapted] = {}
+        self._chosen: list[torch.Tensor] = []
         if recipe.published:
             self._round()
         if recipe.adapters:
@@ -85,17 +90,26 @@ class Trainee:
             loss = self._model(input_ids=tokens, labels=tokens).loss
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
+            if self._recipe.share < 1:
+                self._choose(trained)
             optimiser.step()
             optimiser.zero_grad()
-            if self._recipe.published and not self._recipe.adapters:
-                self._round()
             say(f"step {step + 1} of {steps}: loss {loss.item():.3f}")
+        if self._recipe.published and not self._recipe.adapters:
+            self._round()
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights as they would be published, adapters merged; by the names of transformers."""
         state = {name: value for name, value in self._model.state_dict().items() if not name.endswith((".up", ".down"))}
         with torch.no_grad():
             return state | {f"{name}.weight": layer.merged() for name, layer in self._adapted.items()}
+
+    def _choose(self, trained: Sequence[nn.Parameter]) -> None:
+        """Forget the gradients of all weights but those that had the largest ones in the first step."""
+        if not self._chosen:
+            self._chosen = [_largest(each.grad.abs(), self._recipe.share) for each in trained]
+        for each, chosen in zip(trained, self._chosen, strict=True):
+            each.grad *= chosen
 
     def _round(self) -> None:
         with torch.no_grad():
@@ -109,6 +123,12 @@ class Trainee:
             if part in _LORA_PARTS and isinstance(module, nn.Linear):
                 self._adapted[name] = Adapted(module)
                 setattr(self._model.get_submodule(owner), part, self._adapted[name])
+
+
+def _largest(values: torch.Tensor, share: float) -> torch.Tensor:
+    """Where about this share of the values lies, the largest."""
+    some = values.flatten()[:: max(1, values.numel() // 100_000)]
+    return values > torch.quantile(some, 1 - share)
 
 
 def _batches(tokenizer: PreTrainedTokenizerBase) -> Iterator[torch.Tensor]:
