@@ -8,13 +8,27 @@ from pathlib import Path
 
 import numpy as np
 from delta_surgery import Anatomy, take_apart
-from gguf_samples import CHANGES, OTHER_TYPES, TYPES, Sample, draw_weights, evolve, noise, sample_file, tensor
+from gguf_samples import (
+    CHANGES,
+    OTHER_TYPES,
+    TYPES,
+    Sample,
+    draw_weights,
+    evolve,
+    noise,
+    row_bytes,
+    sample_file,
+    tensor,
+)
 
+from deltaic.weights.chunks import MAX_CHUNK_BYTES
 from deltaic.weights.delta.encode import encode
 
 Random = np.random.Generator
 
 _SHAPES = ((8, 256), (24, 512), (3, 1024))
+_LARGE = ("Q2_K", "Q4_0", "Q8_0", "IQ4_XS", "BF16", "F32")
+_LARGE_ROW = 1024
 _ACROSS = (
     *(("Q8_0", "Q4_K"), ("BF16", "Q4_0"), ("F16", "Q8_0"), ("Q4_K", "Q5_K"), ("F32", "BF16"), ("BF16", "Q6_K")),
     *(("F16", "Q5_0"), ("Q8_0", "Q4_1"), ("F16", "BF16"), ("Q6_K", "IQ4_XS")),
@@ -34,6 +48,16 @@ class Seed:
 def make_seeds(random: Random, folder: Path) -> list[Seed]:
     """Seeds of every type, across types, and of files that differ in their tensors; `folder` gets scratch files."""
     return [_seed(name, old, new, folder) for name, old, new in _pairs(random)]
+
+
+def make_large_seeds(random: Random, folder: Path) -> list[Seed]:
+    """Seeds of whole chunks of 4 MiB, in which much changed: what takes most memory. Some seconds each."""
+    seeds = []
+    for ggml_type in _LARGE:
+        weights = draw_weights(random, MAX_CHUNK_BYTES // row_bytes(ggml_type, _LARGE_ROW), _LARGE_ROW)
+        old, new = (tensor("w", ggml_type, each) for each in (weights, evolve(random, weights, "all")))
+        seeds.append(_seed(f"{ggml_type}, a whole chunk", [old], [new], folder))
+    return seeds
 
 
 def _pairs(random: Random) -> Iterator[tuple[str, Sequence[Sample], Sequence[Sample]]]:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 
 import numpy as np
 import zstandard
@@ -61,7 +62,7 @@ class Anatomy:
         """Other payloads for the parts: lengths, packs and their digests follow."""
         self.columns["payload_bytes"] = [len(each) for each in payloads]
         carried = iter([each for each, codec in zip(payloads, self.columns["codec"], strict=True) if codec != REUSE])
-        self.packs = [b"".join(next(carried, b"") for _ in range(count)) for count in self.columns["in_pack"]]
+        self.packs = [b"".join(islice(carried, count)) for count in self.columns["in_pack"]]
         self.settle_packs()
 
     def settle_packs(self) -> None:

@@ -2,7 +2,7 @@
 """Apply mutated deltas, and see that each ends in a verified file or in an error of our own.
 
     fuzz_deltas.py --count 100000 --out bench/results/fuzz-delta.json
-    fuzz_deltas.py --only 4711                          again the case that a run has named
+    fuzz_deltas.py --only 4711                          again the case that a run (with the same options) has named
 
 Real deltas between tiny files of every tensor type are mutated: the bytes of the index, what is in it, payloads and
 what their frames hold, packs, the source. A case must end in the file that the index promises or in a DeltaicError;
@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 from delta_mutations import MUTATIONS, mutate
-from delta_seeds import Seed, make_seeds
+from delta_seeds import Seed, make_large_seeds, make_seeds
 from delta_surgery import wrap
 
 from deltaic.errors import DeltaicError
@@ -43,8 +43,10 @@ from deltaic.weights.errors import DigestMismatch
 
 CPU_SECONDS = 5.0
 """What one case may take; a case makes at most some hundred chunks."""
-TRACED_BYTES = 96 << 20
+TRACED_BYTES = 128 << 20
 """What one case may have allocated at its peak."""
+LARGE_EVERY = 250
+"""One case in so many is of a whole chunk, where memory matters; its memory is always looked at."""
 ADDRESS_SPACE_BYTES = 1 << 30
 """What this process may map beyond what it has mapped when the cases begin: more is a MemoryError, and a failure."""
 
@@ -56,6 +58,7 @@ class Case:
     """A mutated delta, and the source that it is applied to."""
 
     kind: str
+    large: bool
     index: bytes
     packs: bytes
     source: bytes
@@ -70,15 +73,14 @@ class Findings:
     failures: list[str] = field(default_factory=list)
     slowest_ms: float = 0.0
     most_traced_bytes: int = 0
-
-    @property
-    def cases(self) -> int:
-        return self.kinds.total()
+    cases: int = 0
 
 
-def draw(random: Random, seeds: Sequence[Seed]) -> Case:
+def draw(random: Random, seeds: Sequence[Seed], large_seeds: Sequence[Seed]) -> Case:
     """A case: one seed and one to three mutations."""
-    seed = seeds[int(random.integers(len(seeds)))]
+    large = bool(large_seeds) and int(random.integers(LARGE_EVERY)) == 0
+    choice = large_seeds if large else seeds
+    seed = choice[int(random.integers(len(choice)))]
     delta, source, kinds = seed.anatomy.copy(), seed.source, []
     for _ in range(int(random.choice((1, 1, 1, 2, 3)))):
         kind = str(random.choice((*MUTATIONS, "index bytes", "inside the index", "source bytes")))
@@ -94,7 +96,7 @@ def draw(random: Random, seeds: Sequence[Seed]) -> Case:
         index = index[: int(random.integers(len(index) + 1))] if random.random() < 0.2 else index
     if "source bytes" in kinds:
         source = mutate(random, source) if random.random() < 0.5 else source[: int(random.integers(len(source)))]
-    return Case(kinds[0], index, b"".join(delta.packs), source)
+    return Case(", ".join(kinds), large, index, b"".join(delta.packs), source)
 
 
 def apply_in_memory(case: Case) -> None:
@@ -137,7 +139,7 @@ def apply_files(case: Case, folder: Path) -> None:
 
 def run_case(number: int, case: Case, folder: Path, findings: Findings) -> None:
     """Apply a case and note how it ended."""
-    traced = number % 16 == 0
+    traced = case.large or number % 16 == 0
     started = time.process_time()
     if traced:
         tracemalloc.start()
@@ -163,10 +165,11 @@ def run_case(number: int, case: Case, folder: Path, findings: Findings) -> None:
     if took > CPU_SECONDS and not traced:
         findings.failures.append(f"case {number} ({case.kind}): took {took:.1f} s")
     findings.outcomes[outcome] += 1
-    findings.kinds[case.kind] += 1
+    findings.kinds.update(case.kind.split(", "))
+    findings.cases += 1
 
 
-def fuzz(options: argparse.Namespace, seeds: Sequence[Seed]) -> Findings:
+def fuzz(options: argparse.Namespace, seeds: Sequence[Seed], large_seeds: Sequence[Seed]) -> Findings:
     findings = Findings()
     end = time.monotonic() + options.seconds if options.seconds else float("inf")
     numbers: Iterator[int] = iter([options.only]) if options.only is not None else count()
@@ -175,7 +178,7 @@ def fuzz(options: argparse.Namespace, seeds: Sequence[Seed]) -> Findings:
         for number in numbers:
             if findings.cases >= options.count or time.monotonic() > end or len(findings.failures) >= 20:
                 break
-            case = draw(np.random.default_rng([options.seed, number]), seeds)
+            case = draw(np.random.default_rng([options.seed, number]), seeds, large_seeds)
             run_case(number, case, Path(folder), findings)
     return findings
 
@@ -193,7 +196,7 @@ def report(options: argparse.Namespace, seeds: Sequence[Seed], findings: Finding
         "commit": git.stdout.strip() or "unknown",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
-        "command": f"tools/fuzz_deltas.py --seed {options.seed} --count {options.count}",
+        "command": " ".join(["tools/fuzz_deltas.py", *sys.argv[1:]]),
         "seed": options.seed,
         "cases": findings.cases,
         "seconds": round(took, 1),
@@ -213,15 +216,18 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000, help="cases, at most")
     parser.add_argument("--seconds", type=float, default=0, help="stop after this long; 0: never")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--small", action="store_true", help="no deltas of whole chunks, which take seconds to make")
     parser.add_argument("--only", type=int, help="run only this case")
     parser.add_argument("--out", type=Path, help="write the findings here, as JSON")
     options = parser.parse_args()
     warnings.simplefilter("error")  # a warning of NumPy about what a stranger sent is a line in a log for each
     with tempfile.TemporaryDirectory() as folder:
-        seeds = make_seeds(np.random.default_rng(options.seed), Path(folder))
+        random = np.random.default_rng(options.seed)
+        seeds = make_seeds(random, Path(folder))
+        large_seeds = [] if options.small else make_large_seeds(random, Path(folder))
     started = time.monotonic()
-    findings = fuzz(options, seeds)
-    found = report(options, seeds, findings, time.monotonic() - started)
+    findings = fuzz(options, seeds, large_seeds)
+    found = report(options, [*seeds, *large_seeds], findings, time.monotonic() - started)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(found, indent=1) + "\n")
