@@ -8,7 +8,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from deltaic.weights.delta import frames
+from deltaic.weights.delta.blocks import decode_blocks, place_in_matrix
+from deltaic.weights.delta.floats import FLOATS, decode_floats
 from deltaic.weights.delta.index import Codec, DeltaIndex, Part
+from deltaic.weights.delta.quants import LAYOUTS
 from deltaic.weights.digest import Buffer
 from deltaic.weights.errors import BadDelta
 
@@ -56,9 +59,31 @@ def _prefix(_index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -
     return frames.expand(payload, part.target_length, prefix=read(0, part.source_length))
 
 
+def _block(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
+    ggml_type = index.segments[part.segment].ggml_type
+    if ggml_type not in LAYOUTS or part.target_length % LAYOUTS[ggml_type].block_bytes:
+        raise BadDelta(f"a part of {part.target_length:,} bytes that are no blocks of {ggml_type or 'any type'}")
+    if part.source_length != part.target_length:
+        raise BadDelta("a part that makes blocks of another number of blocks")
+    within = part.target_offset - index.starts[part.segment]
+    matrix = place_in_matrix(ggml_type, index.segments[part.segment].row_elements, within)
+    return decode_blocks(ggml_type, payload, read(0, part.source_length), matrix).data
+
+
+def _float(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
+    ggml_type = index.segments[part.segment].ggml_type
+    if ggml_type not in FLOATS or part.target_length % (FLOATS[ggml_type].bits // 8):
+        raise BadDelta(f"a part of {part.target_length:,} bytes that are no numbers of {ggml_type or 'any type'}")
+    if part.source_length != part.target_length:
+        raise BadDelta("a part that makes numbers of another number of numbers")
+    return decode_floats(ggml_type, payload, read(0, part.source_length))
+
+
 _MAKERS: dict[Codec, Callable[[DeltaIndex, Part, ReadSource, Buffer], Buffer]] = {
     Codec.REUSE: _reuse,
     Codec.RAW: _raw,
     Codec.ZSTD: _zstd,
     Codec.PREFIX: _prefix,
+    Codec.FLOAT: _float,
+    Codec.BLOCK: _block,
 }

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from deltaic.weights.delta import frames
+from deltaic.weights.delta.blocks import Matrix, encode_blocks
+from deltaic.weights.delta.floats import FLOATS, encode_floats
 from deltaic.weights.delta.index import Codec
+from deltaic.weights.delta.quants import LAYOUTS
 from deltaic.weights.digest import Buffer
 
 
@@ -16,7 +19,7 @@ class Material:
     target_type: str
     source: bytes
     source_type: str
-    row_elements: int
+    matrix: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,15 @@ def best(material: Material) -> Made:
 
 
 def _candidates(material: Material) -> Iterator[Made]:
-    target = material.target
+    target, source = material.target, material.source
+    if material.source_type == material.target_type and len(source) == len(target):
+        if material.target_type in LAYOUTS:
+            yield Made(Codec.BLOCK, encode_blocks(material.target_type, target, source, material.matrix), 0)
+            return
+        if material.target_type in FLOATS and (payload := encode_floats(material.target_type, target, source)):
+            yield Made(Codec.FLOAT, payload, 0)
+            return
     yield Made(Codec.RAW, target, len(target))
     yield Made(Codec.ZSTD, frames.pack(target), len(target))
-    if material.source:
-        yield Made(Codec.PREFIX, frames.pack_after(target, material.source), len(target))
+    if source:
+        yield Made(Codec.PREFIX, frames.pack_after(target, source), len(target))

@@ -156,7 +156,7 @@ def _make(task: Task, source: Path, target: Path) -> Made:
             task.target_type,
             _read(source, task.source),
             task.source_type,
-            task.row_elements,
+            task.matrix,
         )
     )
 

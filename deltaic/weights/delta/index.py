@@ -100,6 +100,8 @@ class DeltaIndex:
     segments: tuple[DeltaSegment, ...] = field(repr=False, compare=False)
     parts: tuple[Part, ...] = field(repr=False, compare=False)
     packs: tuple[Digest, ...] = field(repr=False, compare=False)
+    starts: tuple[int, ...] = field(repr=False, compare=False)
+    """Where in the target each segment begins, in bytes."""
 
     @property
     def size(self) -> int:
@@ -220,7 +222,10 @@ def _read(data: bytes, reader: _Reader) -> DeltaIndex:
     reader.finish()
     named = tuple(_named(segment, name) for (segment, _), name in zip(segments, names, strict=True))
     parts = tuple(_place(columns, named, packs, in_pack, source.size, target.size))
-    return DeltaIndex(bytes(data), Digest.of(data), source, target, named, parts, packs)
+    starts = {part.segment: part.target_offset for part in reversed(parts)}
+    return DeltaIndex(
+        bytes(data), Digest.of(data), source, target, named, parts, packs, tuple(starts[at] for at in range(len(named)))
+    )
 
 
 def _read_segments(reader: _Reader, count: int) -> Iterator[tuple[DeltaSegment, int]]:

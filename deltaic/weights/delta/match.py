@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deltaic.weights.chunks import Extent, split
+from deltaic.weights.delta.blocks import Matrix, place_in_matrix
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import BadLayout
 from deltaic.weights.ggml_types import BY_NAME
@@ -32,7 +33,7 @@ class Task:
     source: Extent
     target_type: str
     source_type: str
-    row_elements: int
+    matrix: Matrix
     reuse: bool
 
 
@@ -72,10 +73,9 @@ def match(before: Layout, old: Hashed, after: Layout, new: Hashed) -> Iterator[T
             same = known.get(sum_)
             material = _material(segment, extent, counterpart)
             source_type = counterpart.ggml_type if counterpart and material.length else ""
-            if same is not None:
-                yield Task(number, extent, same, segment.ggml_type, source_type, row, reuse=True)
-            else:
-                yield Task(number, extent, material, segment.ggml_type, source_type, row, reuse=False)
+            matrix = place_in_matrix(segment.ggml_type, row, extent.offset - segment.offset)
+            found = same or material
+            yield Task(number, extent, found, segment.ggml_type, source_type, matrix, reuse=same is not None)
 
 
 class _Counterparts:

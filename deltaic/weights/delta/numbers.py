@@ -1,0 +1,153 @@
+"""Whole numbers that are mostly small: residuals of a prediction, all of one class.
+
+    byte        how: 0 all are zero, 1 sparse, 2 dense
+    sparse      set of the places that are not zero; set of those of them that are negative;
+                their magnitudes less one, again as numbers, unsigned
+    dense       byte: bits of a symbol (1, 2, 4, 8, 16, 32); symbols are zigzag (unsigned numbers as they are), several
+                in a byte from the lowest bits up, wide ones as planes of bytes; each plane counted, byte: 0 as it is,
+                1 a zstd frame
+
+Which of the two is shorter is measured. Sparse follows a probability without a table, dense (by the Huffman code inside
+zstd) a shape.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaic.weights.delta import frames
+from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
+from deltaic.weights.delta.sets import MAX_LISTED, Places, read_set, set_bits, write_set
+from deltaic.weights.errors import BadDelta
+
+Numbers = npt.NDArray[np.int32]
+
+_ZERO, _SPARSE, _DENSE = 0, 1, 2
+_WIDTHS = (1, 2, 4, 8, 16, 32)
+_DEPTH = 6
+
+
+def write_numbers(out: PayloadWriter, values: Numbers, *, signed: bool = True, depth: int = 0) -> None:
+    """Write numbers whose count the reader knows; each below 2^31 in magnitude."""
+    places = np.flatnonzero(values)
+    if not len(places):
+        out.number(_ZERO)
+        return
+    written: list[PayloadWriter] = []
+    if len(places) <= MAX_LISTED and depth < _DEPTH and _sparse_may_win(len(places), len(values)):
+        written.append(_tried(_SPARSE, lambda one: _write_sparse(one, values, places, signed=signed, depth=depth)))
+    if not written or len(places) * 24 > len(values):
+        written.append(_tried(_DENSE, lambda one: _write_dense(one, values, signed=signed)))
+    out.fixed(min((one.data for one in written), key=len))
+
+
+def read_numbers(
+    payload: PayloadReader, count: int, *, signed: bool = True, depth: int = 0
+) -> tuple[Places | None, Numbers]:
+    """(places, values): the numbers that are not zero and where; places None when all `count` numbers are there.
+
+    Raises BadDelta.
+    """
+    how = payload.number(_DENSE)
+    if how == _ZERO:
+        return np.empty(0, np.int64), np.empty(0, np.int32)
+    if how == _DENSE:
+        return None, _read_dense(payload, count, signed=signed)
+    if depth >= _DEPTH:
+        raise BadDelta("numbers nested too deep")
+    places = read_set(payload, count)
+    negative = read_set(payload, len(places)) if signed else None
+    values = np.ones(len(places), np.int32)
+    above, more = read_numbers(payload, len(places), signed=False, depth=depth + 1)
+    if above is None:
+        values += more
+    else:
+        values[above] += more
+    if negative is not None:
+        values[negative] *= -1
+    return places, values
+
+
+def read_all(payload: PayloadReader, count: int, *, signed: bool = True) -> Numbers:
+    """All `count` numbers, zeros too."""
+    places, values = read_numbers(payload, count, signed=signed)
+    if places is None:
+        return values
+    whole = np.zeros(count, np.int32)
+    whole[places] = values
+    return whole
+
+
+def _tried(how: int, write: Callable[[PayloadWriter], None]) -> PayloadWriter:
+    out = PayloadWriter()
+    out.number(how)
+    write(out)
+    return out
+
+
+def _sparse_may_win(taken: int, count: int) -> bool:
+    return set_bits(taken, count) < 1.1 * count
+
+
+def _write_sparse(out: PayloadWriter, values: Numbers, places: Places, *, signed: bool, depth: int) -> None:
+    write_set(out, places, len(values))
+    found = values[places]
+    if signed:
+        write_set(out, np.flatnonzero(found < 0), len(found))
+    write_numbers(out, np.abs(found) - 1, signed=False, depth=depth + 1)
+
+
+def _write_dense(out: PayloadWriter, values: Numbers, *, signed: bool) -> None:
+    symbols = _zigzag(values) if signed else values.astype(np.uint32)
+    width = next(one for one in _WIDTHS if int(symbols.max()) < 1 << one)
+    out.number(width)
+    for plane in _planes(symbols, width):
+        raw = plane.tobytes()
+        packed = frames.pack(raw)
+        shorter = len(packed) < len(raw)
+        out.number(shorter)
+        out.counted(packed if shorter else raw)
+
+
+def _read_dense(payload: PayloadReader, count: int, *, signed: bool) -> Numbers:
+    width = payload.number(32)
+    if width not in _WIDTHS:
+        raise BadDelta(f"numbers of {width} bits")
+    length = -(-count * min(width, 8) // 8)
+    symbols = np.zeros(count, np.uint32)
+    for index in range(max(1, width // 8)):
+        packed = payload.number(1)
+        data = payload.counted()
+        plane = np.frombuffer(frames.expand(data, length) if packed else data, np.uint8)
+        if len(plane) != length:
+            raise BadDelta("a plane of numbers that is too short or too long")
+        symbols |= _spread(plane, width, count).astype(np.uint32) << (8 * index)
+    return _unzigzag(symbols) if signed else symbols.astype(np.int32)
+
+
+def _planes(symbols: npt.NDArray[np.uint32], width: int) -> list[npt.NDArray[np.uint8]]:
+    """Bytes of the symbols: several symbols in one, or one symbol in several."""
+    if width >= 8:
+        return [(symbols >> (8 * index)).astype(np.uint8) for index in range(width // 8)]
+    each = 8 // width
+    rows = np.zeros(-(-len(symbols) // each) * each, np.uint8)
+    rows[: len(symbols)] = symbols
+    shifted = rows.reshape(-1, each) << (width * np.arange(each, dtype=np.uint8))
+    return [np.bitwise_or.reduce(shifted, axis=1)]
+
+
+def _spread(plane: npt.NDArray[np.uint8], width: int, count: int) -> npt.NDArray[np.uint8]:
+    if width >= 8:
+        return plane
+    each = 8 // width
+    parts = plane[:, None] >> (width * np.arange(each, dtype=np.uint8)) & np.uint8((1 << width) - 1)
+    return parts.reshape(-1)[:count]
+
+
+def _zigzag(values: Numbers) -> npt.NDArray[np.uint32]:
+    return ((values << 1) ^ (values >> 31)).view(np.uint32)
+
+
+def _unzigzag(symbols: npt.NDArray[np.uint32]) -> Numbers:
+    return ((symbols >> 1) ^ -(symbols & 1).astype(np.uint32)).view(np.int32)
