@@ -29,7 +29,8 @@ _INTERESTING = (
     (1 << 32) - 1,
 )
 _FRAME = b"\x28\xb5\x2f\xfd"
-_MAX_INSIDE_BYTES = 1 << 20
+_MAX_INSIDE_BYTES = 1 << 23
+_MANY_BYTES = 1 << 24
 
 
 def mutate(random: Random, data: bytes, most: int = 4, within: int = 0) -> bytes:
@@ -165,7 +166,7 @@ def _packs(random: Random, delta: Anatomy) -> None:
 
 def _many(random: Random, delta: Anatomy) -> None:
     """Every part many times, in a target of just that size."""
-    times = int(random.integers(2, 60))
+    times = max(2, min(int(random.integers(2, 60)), _MANY_BYTES // sum(delta.columns["made"])))
     for name in ("codec", "made", "source_offset", "source_bytes", "payload_bytes"):
         delta.columns[name] *= times
     delta.columns["parts"] = [count * times for count in delta.columns["parts"]]
