@@ -11,7 +11,7 @@ A block moves when its new scale or minimum would round one of its levels to ano
 copied, and what costs time is what changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,15 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaic.weights.delta.halves import MAX_COLUMNS, TALL, Origin, OriginOf, read_halves, write_halves
+from deltaic.weights.delta.lattice import Lattice
 from deltaic.weights.delta.numbers import Numbers, read_numbers, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
-from deltaic.weights.delta.predict import Lattice, Levels, Move, Prediction, Scales, predict
+from deltaic.weights.delta.predict import Levels, Move, Prediction, Scales, predict_far, predict_near
 from deltaic.weights.delta.quants import LAYOUTS, Bytes, Field, Layout
-from deltaic.weights.delta.surprises import STEP, Small, SurpriseReader, SurpriseWriter
+from deltaic.weights.delta.surprises import Small, SurpriseReader, SurpriseWriter
 from deltaic.weights.digest import Buffer
 from deltaic.weights.ggml_types import BY_NAME
 
-_STRIP_ELEMENTS = 1 << 17
+_STRIP_ELEMENTS = 1 << 16
 _WAYS: tuple[tuple[bool, Lattice], ...] = (
     (False, Lattice.NONE),
     (True, Lattice.NONE),
@@ -64,14 +65,25 @@ def encode_blocks(ggml_type: str, new: Buffer, old: Buffer, matrix: Matrix) -> b
         write_numbers(head, _difference(field.bits, _entries(field, after), _entries(field, before)).reshape(-1))
     scaled = before.copy()
     _copy_scales(layout, after, scaled)
-    written = []
+    way = _best_way(layout, after, before, scaled)
+    out = PayloadWriter()
+    out.number(way)
+    out.fixed(head.data)
+    _write_levels(out, layout, way, after, before, scaled)
+    return bytes(out.data)
+
+
+def _best_way(layout: Layout, after: Bytes, before: Bytes, scaled: Bytes) -> int:
+    """The way that takes fewest bytes for some strips of the blocks, where it gains what it costs in time."""
+    step = _STRIP_ELEMENTS // layout.elements
+    starts = range(0, len(before), step)[:: max(1, len(before) // (_SAMPLED_STRIPS * step))]
+    sample = np.concatenate([np.arange(start, min(start + step, len(before))) for start in starts])
+    costs = {}
     for way in _ways(layout):
         out = PayloadWriter()
-        out.number(way)
-        out.fixed(head.data)
-        _write_levels(out, layout, way, after, before, scaled)
-        written.append(bytes(out.data))
-    return min(written, key=len)
+        _write_levels(out, layout, way, after[sample], before[sample], scaled[sample])
+        costs[way] = len(out.data) * _WAY_WEIGHTS[way]
+    return min(costs, key=costs.__getitem__)
 
 
 def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) -> Bytes:
@@ -102,8 +114,8 @@ def find_origin(layout: Layout, blocks: Bytes, at: int, matrix: Matrix) -> Origi
         return None
     entry, sign = np.empty((2, len(blocks)), np.int32)
     for strip in _strips(layout, np.arange(len(blocks))):
-        levels = _levels(layout, np.ascontiguousarray(blocks[strip].T))
-        levels -= layout.zero
+        levels = _levels(layout, blocks[strip])
+        levels -= np.int16(layout.zero)
         outermost = levels.argmin(0) if at == layout.minimum else np.abs(levels).argmax(0)
         entry[strip] = outermost
         sign[strip] = np.where(levels[outermost, np.arange(len(strip))] < 0, -1, 1)
@@ -121,6 +133,10 @@ def _tall_origin(layout: Layout, blocks: Bytes, at: int, matrix: Matrix) -> Orig
     return find_origin(layout, blocks, at, matrix)
 
 
+_WAY_WEIGHTS = (1.0, 1.03, 1.05, 1.05)
+_SAMPLED_STRIPS = 3
+
+
 def _ways(layout: Layout) -> tuple[int, ...]:
     if not layout.linear:
         return (0,)
@@ -128,17 +144,17 @@ def _ways(layout: Layout) -> tuple[int, ...]:
 
 
 def _write_levels(out: PayloadWriter, layout: Layout, way: int, after: Bytes, before: Bytes, scaled: Bytes) -> None:
-    examined = _examined(layout, way, before, scaled)
+    near, far = _examined(layout, way, before, scaled)
     surprises = SurpriseWriter(lattice=bool(_WAYS[way][1]))
-    for strip in _strips(layout, examined):
-        guess = _predict(layout, way, before[strip], scaled[strip])
-        true = _levels(layout, np.ascontiguousarray(after[strip].T))
+    for strip, predict in _walk(layout, near, far):
+        guess = _predict(layout, way, before[strip], scaled[strip], predict)
+        true = _levels(layout, after[strip])
         surprises.add((true - guess.levels).reshape(-1), guess.fraction.reshape(-1), _flat(guess.spread))
-    if len(examined):
+    if len(near) or len(far):
         surprises.write(out)
-    if len(examined) < len(before):
+    if len(near) + len(far) < len(before):
         rest = np.zeros((len(before), layout.elements), np.int32)
-        others = np.setdiff1d(np.arange(len(before)), examined, assume_unique=True)
+        others = np.setdiff1d(np.arange(len(before)), far, assume_unique=True)
         for strip in _strips(layout, others):
             rest[strip] = _difference(
                 layout.levels.bits, _entries(layout.levels, after[strip]), _entries(layout.levels, before[strip])
@@ -147,41 +163,59 @@ def _write_levels(out: PayloadWriter, layout: Layout, way: int, after: Bytes, be
 
 
 def _read_levels(reader: PayloadReader, layout: Layout, way: int, blocks: Bytes, before: Bytes) -> None:
-    examined = _examined(layout, way, before, blocks)
+    near, far = _examined(layout, way, before, blocks)
+    examined = len(near) + len(far)
     lattice = bool(_WAYS[way][1])
-    surprises = SurpriseReader(reader, len(examined) * layout.elements, lattice=lattice) if len(examined) else None
-    if len(examined) < len(before):
+    surprises = SurpriseReader(reader, examined * layout.elements, lattice=lattice) if examined else None
+    if examined < len(before):
         places, values = read_numbers(reader, len(before) * layout.elements)
         if places is None:
             places = np.flatnonzero(values)
             values = values[places]
         block, entry = np.divmod(places, layout.elements)
         _add(layout.levels, blocks, block, entry, values)
-    for strip in _strips(layout, examined):
+    for strip, predict in _walk(layout, near, far):
         assert surprises is not None
-        guess = _predict(layout, way, before[strip], blocks[strip])
+        old = _levels(layout, before[strip])
+        guess = predict(layout, old, _move(layout, before[strip], blocks[strip]), _WAYS[way][1])
         places, differences = surprises.strip(guess.fraction.reshape(-1), _flat(guess.spread))
-        guess.levels.reshape(-1)[places] += differences
-        _store(layout, blocks, strip, guess.levels, before)
+        guess.levels.reshape(-1)[places] += differences.astype(np.int16)
+        _store(layout, blocks, strip, guess.levels, old)
 
 
-def _examined(layout: Layout, way: int, before: Bytes, scaled: Bytes) -> npt.NDArray[np.int64]:
-    """Which blocks are predicted element by element."""
-    if _WAYS[way][0]:
-        return np.arange(len(before))
+def _examined(
+    layout: Layout, way: int, before: Bytes, scaled: Bytes
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(near, far): which blocks are predicted element by element, those that move little apart from the others."""
+    nowhere = np.empty(0, np.int64)
     if not layout.linear:
-        return np.empty(0, np.int64)
-    changed = np.flatnonzero((_scale_bytes(layout, before) != _scale_bytes(layout, scaled)).any(1))
-    far = [
-        _move(layout, before[strip], scaled[strip]).farthest(layout).max(0) >= STEP // 2
-        for strip in _strips(layout, changed)
-    ]
-    return changed[np.concatenate(far)] if far else changed
+        return nowhere, nowhere
+    moves = np.zeros(len(before), np.bool_)
+    for at in _scale_places(layout):
+        moves |= before[:, at] != scaled[:, at]
+    changed = np.flatnonzero(moves)
+    near = [_move(layout, before[strip], scaled[strip]).is_near(layout) for strip in _strips(layout, changed)]
+    far = changed[~np.concatenate(near)] if near else nowhere
+    if not _WAYS[way][0]:
+        return nowhere, far
+    moves[:] = True
+    moves[far] = False
+    return np.flatnonzero(moves), far
 
 
-def _predict(layout: Layout, way: int, before: Bytes, scaled: Bytes) -> Prediction:
-    levels = _levels(layout, np.ascontiguousarray(before.T))
-    return predict(layout, levels, _move(layout, before, scaled), _WAYS[way][1])
+def _walk(
+    layout: Layout, near: npt.NDArray[np.int64], far: npt.NDArray[np.int64]
+) -> Iterator[tuple[npt.NDArray[np.int64], "_Predict"]]:
+    """Strips in the order of the format: first the blocks that move little, then the others."""
+    yield from ((strip, predict_near) for strip in _strips(layout, near))
+    yield from ((strip, predict_far) for strip in _strips(layout, far))
+
+
+_Predict = Callable[[Layout, Levels, Move, Lattice], Prediction]
+
+
+def _predict(layout: Layout, way: int, before: Bytes, scaled: Bytes, predict: _Predict) -> Prediction:
+    return predict(layout, _levels(layout, before), _move(layout, before, scaled), _WAYS[way][1])
 
 
 def _flat(spread: Small | None) -> Small | None:
@@ -199,18 +233,17 @@ def _strips(layout: Layout, blocks: npt.NDArray[np.int64]) -> Iterator[npt.NDArr
         yield blocks[start : start + step]
 
 
-def _store(layout: Layout, blocks: Bytes, strip: npt.NDArray[np.int64], levels: Levels, before: Bytes) -> None:
+def _store(layout: Layout, blocks: Bytes, strip: npt.NDArray[np.int64], levels: Levels, old: Levels) -> None:
     """Put levels, (elements, blocks of the strip), where they are not what they were."""
-    old = _levels(layout, np.ascontiguousarray(before[strip].T))
-    bits = (levels ^ old) & ((1 << layout.levels.bits) - 1)
-    places = np.flatnonzero(bits)
+    places = np.flatnonzero(levels != old)
     entry, block = np.divmod(places, len(strip))
-    layout.levels.flip(blocks, strip[block], entry, bits.reshape(-1)[places])
+    bits = (levels.reshape(-1)[places] ^ old.reshape(-1)[places]) & ((1 << layout.levels.bits) - 1)
+    layout.levels.flip(blocks, strip[block], entry, bits.astype(np.int32))
 
 
-def _levels(layout: Layout, columns: Bytes) -> Levels:
-    levels = layout.levels.unpack(columns)
-    return (levels.view(np.int8) if layout.signed else levels).astype(np.int32)
+def _levels(layout: Layout, blocks: Bytes) -> Levels:
+    levels = layout.levels.unpack(np.ascontiguousarray(blocks.T))
+    return (levels.view(np.int8) if layout.signed else levels).astype(np.int16)
 
 
 def _read_small(reader: PayloadReader, field: Field, blocks: Bytes) -> None:
@@ -247,10 +280,6 @@ def _blocks(layout: Layout, data: Buffer) -> Bytes:
 
 def _half(blocks: Bytes, at: int) -> npt.NDArray[np.uint16]:
     return np.ascontiguousarray(blocks[:, at : at + 2]).view("<u2")[:, 0]
-
-
-def _scale_bytes(layout: Layout, blocks: Bytes) -> Bytes:
-    return blocks[:, _scale_places(layout)]
 
 
 def _copy_scales(layout: Layout, source: Bytes, target: Bytes) -> None:

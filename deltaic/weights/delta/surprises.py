@@ -7,7 +7,8 @@ the nearer neighbour; and each context has numbers of its own.
 
     number      groups, G: contexts in which surprises are about as frequent share one group
     fixed       the group of each context, two in a byte, the lower half first; of 8 contexts or, with a lattice, of 40
-    for each group:
+    numbers     group 0, where surprises are rarest: of ALL elements in order, those of other groups being 0
+    for each other group:
     number      elements
     numbers     for them, in order
 """
@@ -77,17 +78,25 @@ class SurpriseWriter:
             elements += np.bincount(context, minlength=self._contexts)
             surprises += np.bincount(context[np.flatnonzero(towards)], minlength=self._contexts)
         groups = group_contexts(elements.tolist(), surprises.tolist())
-        out.number(int(groups.max()) + 1)
+        count = int(groups.max()) + 1
+        out.number(count)
         out.fixed((groups[::2] | groups[1::2] << np.uint8(4)).tobytes())
-        ordered = [self._grouped(towards, groups[context]) for towards, context in self._strips]
-        for group in range(int(groups.max()) + 1):
-            whole = np.concatenate([strip[group] for strip in ordered]).astype(np.int32)
-            out.number(len(whole))
+        grouped: list[list[npt.NDArray[np.int16]]] = [[] for _ in range(count)]
+        for towards, context in self._strips:
+            rest = towards.copy()
+            for one, mine in enumerate(sorted_by_group(context, _table(groups), count), 1):
+                grouped[one].append(towards[mine])
+                rest[mine] = 0
+            grouped[0].append(rest)
+        for one, strips in enumerate(grouped):
+            whole = np.concatenate(strips).astype(np.int32)
+            if one:
+                out.number(len(whole))
             write_numbers(out, whole)
 
-    @staticmethod
-    def _grouped(towards: npt.NDArray[np.int16], group: Contexts) -> list[npt.NDArray[np.int16]]:
-        return [towards[group == one] for one in range(MAX_GROUPS)]
+
+def _table(groups: Contexts) -> bytes:
+    return groups.tobytes().ljust(256, b"\0")
 
 
 def group_contexts(elements: list[int], surprises: list[int]) -> npt.NDArray[np.uint8]:
@@ -124,35 +133,61 @@ class SurpriseReader:
         """Raises BadDelta. `elements` bounds what may be allocated."""
         count = payload.number(MAX_GROUPS)
         packed = np.frombuffer(payload.fixed(context_count(lattice=lattice) // 2), np.uint8)
-        self._groups = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], 1).reshape(-1)
-        if count < 1 or int(self._groups.max()) >= count:
+        groups = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], 1).reshape(-1)
+        if count < 1 or int(groups.max()) >= count:
             raise BadDelta("a context in a group that is not there")
-        self._numbers: dict[int, tuple[int, Places | None, Numbers]] = {}
-        for group in range(count):
+        self._table = _table(groups)
+        self._rare = _Run(elements, *read_numbers(payload, elements))
+        self._runs: list[_Run] = []
+        for _ in range(1, count):
             members = payload.number(elements)
-            places, values = read_numbers(payload, members)
-            if len(values):
-                self._numbers[group] = (members, places, values)
+            self._runs.append(_Run(members, *read_numbers(payload, members)))
             elements -= members
-        self._passed = dict.fromkeys(self._numbers, 0)
+        self._hot = any(run.differs for run in self._runs)
 
     def strip(self, fraction: Small, spread: Small | None) -> tuple[Places, Numbers]:
         """(places in the strip, level less prediction there). Raises BadDelta."""
-        if not self._numbers:
-            return np.empty(0, np.int64), np.empty(0, np.int32)
-        group = self._groups[contexts(fraction, spread)]
-        found = [self._of(one, np.flatnonzero(group == one)) for one in self._numbers]
-        places = np.concatenate([each[0] for each in found])
-        differences = np.concatenate([each[1] for each in found])
+        places, differences = self._rare.next(len(fraction))
+        if self._hot:
+            members = sorted_by_group(contexts(fraction, spread), self._table, len(self._runs) + 1)
+            found = [(places, differences)]
+            for run, mine in zip(self._runs, members, strict=True):
+                within, values = run.next(len(mine))
+                found.append((mine[within], values))
+            places = np.concatenate([each[0] for each in found])
+            differences = np.concatenate([each[1] for each in found])
         return places, np.where(fraction[places] < 0, -differences, differences)
 
-    def _of(self, one: int, members: Places) -> tuple[Places, Numbers]:
-        count, places, values = self._numbers[one]
-        start = self._passed[one]
-        end = self._passed[one] = start + len(members)
-        if end > count:
-            raise BadDelta("a group with fewer numbers than elements")
+
+def sorted_by_group(context: Contexts, table: bytes, count: int) -> list[Places]:
+    """The places of each group but the first, rising; `table` gives the group of a context."""
+    group = np.frombuffer(context.tobytes().translate(table), np.uint8)
+    hot = np.flatnonzero(group != 0)
+    group = group[hot]
+    order = np.argsort(group, kind="stable")
+    hot = hot[order]
+    bounds = np.searchsorted(group[order], np.arange(1, count + 1, dtype=np.uint8))
+    return [hot[start:end] for start, end in pairwise(bounds)]
+
+
+class _Run:
+    """The numbers of one group, given out from the front."""
+
+    def __init__(self, count: int, places: Places | None, values: Numbers) -> None:
         if places is None:
-            return members, values[start:end]
-        first, last = np.searchsorted(places, (start, end))
-        return members[places[first:last] - start], values[first:last]
+            places = np.flatnonzero(values)
+            values = values[places]
+        self._count, self._places, self._values = count, places, values
+        self._passed = 0
+
+    @property
+    def differs(self) -> bool:
+        return len(self._values) > 0
+
+    def next(self, count: int) -> tuple[Places, Numbers]:
+        """Where among the next `count` elements there are surprises, and which. Raises BadDelta."""
+        start, self._passed = self._passed, self._passed + count
+        if self._passed > self._count:
+            raise BadDelta("a group with fewer numbers than elements")
+        first, last = np.searchsorted(self._places, (start, self._passed))
+        return self._places[first:last] - start, self._values[first:last]
