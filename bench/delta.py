@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
-from delta_pairs import KINDS, MORE_KINDS, Pair, pairs_of, trained_kinds
+from delta_pairs import KINDS, Pair, pairs_of, trained_kinds
 from delta_sides import PEERS, apply_hdiffpatch, apply_ours, bare_interpreter, bsdiff4, ours, peers_of
 from finetunes import FORMATS, cache_folder
 from harness import MIB, BenchFailed, Report, Usage, against_peer, finish, in_turn, middle, require, scratch, within
@@ -133,7 +133,7 @@ def ready(kinds: Sequence[str], formats: Sequence[str], folder: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", nargs="+", choices=(*KINDS, *MORE_KINDS), default=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--quick", action="store_true", help="light fine-tunes in Q4_0 and BF16 only")
     parser.add_argument("--pairs", type=Path, default=cache_folder() / "bench-pairs", help="where the versions lie")

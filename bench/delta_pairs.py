@@ -4,14 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetunes import FORMATS, version_path
+from finetunes import FORMATS, VERSIONS, version_path
 
 KINDS = ("light", "strong", "lora", "sparse", "requant")
-"""What is measured unless somebody chooses."""
-MORE_KINDS = ("lora-next",)
 FLOATS = ("BF16", "F16")
 
-_VERSIONS = {"light": (1, 2), "strong": (1, 2), "lora": (1, 2), "lora-next": (2, 3), "sparse": (1, 2)}
 # Held and wanted: the same weights, exactly those of the BF16 file, and once those of the next version.
 _ACROSS = (
     ("Q8_0", 1, "Q4_K_M", 1),
@@ -42,8 +39,7 @@ class Pair:
 
 def trained_kinds(kinds: Sequence[str]) -> list[str]:
     """The fine-tunes that pairs of these kinds are made of."""
-    needed = {"requant": "lora", "lora-next": "lora"}
-    return sorted({needed.get(kind, kind) for kind in kinds})
+    return sorted({"lora" if kind == "requant" else kind for kind in kinds})
 
 
 def pairs_of(kinds: Sequence[str], formats: Sequence[str], folder: Path) -> Iterator[Pair]:
@@ -52,11 +48,9 @@ def pairs_of(kinds: Sequence[str], formats: Sequence[str], folder: Path) -> Iter
         if kind == "requant":
             yield from _across(formats, folder)
             continue
-        old, new = _VERSIONS[kind]
         for form in FORMATS:
             if form in formats:
-                before, after = (version_path(folder, kind.partition("-")[0], number, form) for number in (old, new))
-                yield Pair(kind, form, form, before, after)
+                yield Pair(kind, form, form, *(version_path(folder, kind, number, form) for number in VERSIONS))
 
 
 def _across(formats: Sequence[str], folder: Path) -> Iterator[Pair]:
