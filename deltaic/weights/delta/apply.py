@@ -12,8 +12,10 @@ from deltaic.weights.delta.blocks import decode_blocks, place_in_matrix
 from deltaic.weights.delta.floats import FLOATS, decode_floats
 from deltaic.weights.delta.index import Codec, DeltaIndex, Part
 from deltaic.weights.delta.quants import LAYOUTS
+from deltaic.weights.delta.requantised import can_requantise, decode_requantised
 from deltaic.weights.digest import Buffer
 from deltaic.weights.errors import BadDelta
+from deltaic.weights.ggml_types import BY_NAME
 
 ReadSource: TypeAlias = Callable[[int, int], bytes]
 """`read(offset, length)` gives bytes of the source file; fewer where the file is shorter than it should be."""
@@ -79,6 +81,15 @@ def _float(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> 
     return decode_floats(ggml_type, payload, read(0, part.source_length))
 
 
+def _requant(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
+    segment = index.segments[part.segment]
+    if not can_requantise(segment.ggml_type, segment.source_type):
+        raise BadDelta(f"a part that makes {segment.ggml_type or 'bytes'} of {segment.source_type or 'bytes'}")
+    if part.target_length % BY_NAME[segment.ggml_type].block_bytes:
+        raise BadDelta(f"a part of {part.target_length:,} bytes that are no blocks of {segment.ggml_type}")
+    return decode_requantised(segment.ggml_type, payload, part.target_length, segment.source_type, read)
+
+
 _MAKERS: dict[Codec, Callable[[DeltaIndex, Part, ReadSource, Buffer], Buffer]] = {
     Codec.REUSE: _reuse,
     Codec.RAW: _raw,
@@ -86,4 +97,5 @@ _MAKERS: dict[Codec, Callable[[DeltaIndex, Part, ReadSource, Buffer], Buffer]] =
     Codec.PREFIX: _prefix,
     Codec.FLOAT: _float,
     Codec.BLOCK: _block,
+    Codec.REQUANT: _requant,
 }

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
+from deltaic.weights.chunks import MAX_CHUNK_BYTES
 from deltaic.weights.delta import frames
 from deltaic.weights.delta.blocks import Matrix, encode_blocks
 from deltaic.weights.delta.floats import FLOATS, encode_floats
 from deltaic.weights.delta.index import Codec
 from deltaic.weights.delta.quants import LAYOUTS
+from deltaic.weights.delta.requantised import can_requantise, encode_requantised
 from deltaic.weights.digest import Buffer
 
 
@@ -47,7 +50,15 @@ def _candidates(material: Material) -> Iterator[Made]:
         if material.target_type in FLOATS and (payload := encode_floats(material.target_type, target, source)):
             yield Made(Codec.FLOAT, payload, 0)
             return
+    if can_requantise(material.target_type, material.source_type):
+        read = partial(_part, source)
+        if payload := encode_requantised(material.target_type, target, material.source_type, read):
+            yield Made(Codec.REQUANT, payload, 0)
     yield Made(Codec.RAW, target, len(target))
     yield Made(Codec.ZSTD, frames.pack(target), len(target))
-    if source:
+    if source and len(source) <= MAX_CHUNK_BYTES:
         yield Made(Codec.PREFIX, frames.pack_after(target, source), len(target))
+
+
+def _part(data: bytes, offset: int, length: int) -> bytes:
+    return data[offset : offset + length]
