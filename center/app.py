@@ -11,21 +11,26 @@ import structlog
 from center.audit_log import AuditLog
 from center.audit_servicer import AuditServicer
 from center.catalog import Catalog
+from center.collection import Collector
 from center.config import CenterSettings
 from center.database import Database
 from center.fleet import Fleet
 from center.fleet_servicer import FleetServicer
 from center.hot import HotModels
 from center.inference_servicer import InferenceServicer
+from center.library import Library
 from center.manifests import Manifests
 from center.publishing import Publisher, TrialLoad
 from center.registry_servicer import RegistryServicer
 from center.shelf import Shelf
+from center.tags import Tags
 from center.trial import WorkerTrial
 from center.watch import WatchHub
 from deltaic.engine.host import ModelHost
+from deltaic.errors import DeltaicError
 from deltaic.rpc.server import Server
 from deltaic.runtime.data_folder import own_data_folder, runtime_folder
+from deltaic.runtime.lifetime import beside
 from deltaic.store.addresses import open_chunk_store
 from deltaic.store.chunk_store import ObjectChunkStore
 from deltaic.store.model_files import ModelFiles
@@ -45,6 +50,7 @@ class _Parts:
     chunks: ObjectChunkStore
     manifests: Manifests
     publisher: Publisher
+    collector: Collector
     hot: HotModels
     hub: WatchHub
 
@@ -72,6 +78,8 @@ class Center:
             await stack.enter_async_context(server.running(grace=self._settings.grace))
             # Entered last, left first: watches would otherwise use up the grace of everybody else.
             stack.callback(parts.hub.close)
+            if hours := self._settings.collect_hours:
+                await stack.enter_async_context(beside(parts.collector.endlessly(hours, self.name)))
             if not self.address.startswith("unix:"):
                 self.address = f"{self.address.rpartition(':')[0]}:{server.port}"
             models, revisions = await in_thread(parts.catalog.counts)
@@ -92,11 +100,22 @@ class Center:
         hot = HotModels(host, shelf, manifests, settings.hot_bytes)
         stack.push_async_callback(hot.close)
         publisher = Publisher(catalog, chunks, manifests, shelf, trial_load)
-        return _Parts(database, catalog, chunks, manifests, publisher, hot, WatchHub())
+        library = Library(database, settings.keep_policy)
+        collector = Collector(library, chunks, shelf, folder, settings.upload_hours * 3600)
+        await _sign(collector)
+        return _Parts(database, catalog, chunks, manifests, publisher, collector, hot, WatchHub())
 
 
 def _open_shelf(folder: Path, chunks: ObjectChunkStore, cache_bytes: int) -> Shelf:
     return Shelf(ModelFiles(folder), chunks, cache_bytes)
+
+
+async def _sign(collector: Collector) -> None:
+    """A center starts also when its store does not answer or its disk is full."""
+    try:
+        await collector.sign()
+    except DeltaicError as error:
+        _log.warning("chunks.not_signed", message=str(error))
 
 
 def _register(server: Server, parts: _Parts) -> None:
@@ -107,7 +126,9 @@ def _register(server: Server, parts: _Parts) -> None:
     )
     server.add(
         registry_pb2_grpc.add_RegistryServiceServicer_to_server,
-        RegistryServicer(parts.catalog, parts.publisher, parts.manifests, parts.hub),
+        RegistryServicer(
+            parts.catalog, parts.publisher, parts.manifests, parts.hub, Tags(parts.database), parts.collector
+        ),
         "deltaic.v1.RegistryService",
     )
     server.add(

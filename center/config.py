@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import ByteSize, Field
 from pydantic_settings import SettingsConfigDict
 
+from center.reach import KeepPolicy
 from deltaic.engine.settings import EngineSettings
 from deltaic.runtime.addresses import ListenAddress
 from deltaic.runtime.settings import NodeSettings, default_data_dir
@@ -42,8 +43,32 @@ class CenterSettings(NodeSettings):
         ge=0,
         description="Bytes of whole model files kept in DATA_DIR/models, made from chunks, beside those in use.",
     )
+    keep_previous: int = Field(
+        3, ge=0, description="Revisions that each channel named before, kept from collection so that it can roll back."
+    )
+    lease_days: float = Field(
+        30.0, ge=0, description="Days for which a node's last report keeps the revisions that it names from collection."
+    )
+    upload_hours: float = Field(
+        24.0,
+        ge=0,
+        description="Hours for which collection leaves alone what was sent, asked for or published; longer than any "
+        "publish takes.",
+    )
+    collect_hours: float = Field(
+        0.0, ge=0, description="Hours between collections; 0 collects only when asked: deltaic center gc."
+    )
     grace: float = Field(5.0, ge=0, description="Seconds that calls have to finish when the center stops.")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="Workers that answer.")
+
+    @property
+    def keep_policy(self) -> KeepPolicy:
+        hour = 3_600_000_000
+        return KeepPolicy(
+            previous=self.keep_previous,
+            lease_us=int(24 * hour * self.lease_days),
+            grace_us=int(hour * self.upload_hours),
+        )
 
     @property
     def chunks_address(self) -> str:

@@ -8,11 +8,14 @@ NotFound
 ├── UnknownModel
 ├── UnknownRevision
 ├── UnknownChannel
+├── UnknownTag
 └── UnknownEntry          no such audit entry
 AlreadyExists
-└── RequestIdReused       the request id belongs to another manifest
+├── RequestIdReused       the request id belongs to another manifest
+└── TagTaken              the tag names another revision, and tags never move
 FailedPrecondition
 ├── BlobsMissing          the manifest, or chunks that it names, are not stored here
+├── StoreShared           another catalog uses this chunk store, so nobody may collect in it
 ├── SensitiveNotAllowed   a sensitive prompt came here, where it must not be seen
 └── DatabaseUnusable      the catalog cannot be opened, read or written, or is newer than this software
 Aborted
@@ -26,7 +29,8 @@ Unavailable
 ├── TrialLoadUnfinished   this machine had no time, memory or process to try the file: publish it again
 └── DatabaseBusy          another process holds the catalog's lock
 DataLoss
-└── DatabaseDamaged       the catalog's file is not whole
+├── DatabaseDamaged       the catalog's file is not whole
+└── NeedsUnknown          a manifest cannot be read, so nobody knows which chunks its revision needs
 """
 
 from deltaic.errors import (
@@ -67,6 +71,10 @@ class UnknownChannel(NotFound):
     reason = "UNKNOWN_CHANNEL"
 
 
+class UnknownTag(NotFound):
+    reason = "UNKNOWN_TAG"
+
+
 class UnknownEntry(NotFound):
     reason = "UNKNOWN_ENTRY"
 
@@ -75,8 +83,16 @@ class RequestIdReused(AlreadyExists):
     reason = "REQUEST_ID_REUSED"
 
 
+class TagTaken(AlreadyExists):
+    reason = "TAG_TAKEN"
+
+
 class BlobsMissing(FailedPrecondition):
     reason = "BLOBS_MISSING"
+
+
+class StoreShared(FailedPrecondition):
+    reason = "STORE_SHARED"
 
 
 class SensitiveNotAllowed(FailedPrecondition):
@@ -117,3 +133,7 @@ class DatabaseBusy(Unavailable):
 
 class DatabaseDamaged(DataLoss):
     reason = "DATABASE_DAMAGED"
+
+
+class NeedsUnknown(DataLoss):
+    reason = "NEEDS_UNKNOWN"

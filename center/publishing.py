@@ -3,13 +3,13 @@
     names and request id -> manifest -> all blobs here, durable -> whole file from the stored chunks -> vetting, layout
     -> trial load in a worker process -> catalog row and audit entry
 
-Nothing is visible before the last step, and the last step is one transaction. One publish at a time: the trial load
-takes the memory of a whole model.
+Nothing is visible before the last step, and the last step is one transaction, during which nothing is collected. One
+publish at a time: the trial load takes the memory of a whole model.
 """
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -90,18 +90,18 @@ class Publisher:
                 await self._examine(order)
             manifest = await self._manifest(order.manifest)
             revision = Revision(order.name, order.manifest.size, manifest.size, 0, order.description)
-            published = await in_thread(self._catalog.publish, revision, request_id=order.request_id, actor=order.actor)
+            # From this last look until the revision is in the catalog, nothing is deleted from the store.
+            async with self._chunks.claiming([*manifest.unique, order.manifest]) as missing:
+                _require_all(missing, order, manifest)
+                published = await in_thread(
+                    self._catalog.publish, revision, request_id=order.request_id, actor=order.actor
+                )
         _log.info("revision.published", revision=str(order.name), file_bytes=manifest.size, actor=order.actor)
         return published
 
     async def _examine(self, order: Order) -> None:
         manifest = await self._manifest(order.manifest)
-        if missing := await self._chunks.missing(manifest.unique):
-            raise BlobsMissing(
-                f"{len(missing)} of {len(manifest.unique)} chunks of {order.name} are not here",
-                hint="upload them, then publish again",
-                missing=str(len(missing)),
-            )
+        _require_all(await self._chunks.claim([*manifest.unique, order.manifest]), order, manifest)
         await self._chunks.make_durable([*manifest.unique, order.manifest])
         try:
             async with self._shelf.lease(manifest) as path:
@@ -120,6 +120,15 @@ class Publisher:
             raise BlobsMissing(
                 f"the manifest {digest} is not here", hint="upload it, then publish again", missing="1"
             ) from None
+
+
+def _require_all(missing: Sequence[Digest], order: Order, manifest: Manifest) -> None:
+    if missing:
+        raise BlobsMissing(
+            f"{len(missing)} of {len(manifest.unique) + 1} blobs of {order.name} are not here",
+            hint="upload them, then publish again",
+            missing=str(len(missing)),
+        )
 
 
 def check_file(manifest: Manifest, path: Path) -> None:

@@ -1,10 +1,10 @@
-"""What the catalog knows about revisions and channels, as values."""
+"""What the catalog knows about revisions, channels and tags, as values."""
 
 import hashlib
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from deltaic.names import ChannelName, RevisionName
+from deltaic.names import ChannelName, RevisionName, TagName
 from deltaic.v1 import content_pb2, registry_pb2
 
 Item = TypeVar("Item")
@@ -48,6 +48,20 @@ class Channel:
     def to_proto(self) -> registry_pb2.Channel:
         message = registry_pb2.Channel(name=str(self.name), revision=self.revision.to_proto(), etag=self.etag)
         message.update_time.FromMicroseconds(self.update_time_us)
+        return message
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A fixed name. `create_time_us` is in microseconds since 1970 UTC."""
+
+    name: TagName
+    revision: Revision
+    create_time_us: int
+
+    def to_proto(self) -> registry_pb2.Tag:
+        message = registry_pb2.Tag(name=str(self.name), revision=self.revision.to_proto())
+        message.create_time.FromMicroseconds(self.create_time_us)
         return message
 
 

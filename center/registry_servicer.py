@@ -4,19 +4,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 import structlog
 
 from center.catalog import Catalog
+from center.collection import Collector, as_response
 from center.errors import BadRequest, UnknownModel, UnknownRevision
 from center.manifests import Manifests
 from center.publishing import Order, Publisher
 from center.records import Channel, Revision
+from center.tags import Tags
 from center.watch import WatchHub
 from deltaic.errors import DeltaicError
-from deltaic.names import ChannelName, ModelName, RevisionName
+from deltaic.names import ChannelName, ModelName, RevisionName, TagName
 from deltaic.rpc.context import caller
 from deltaic.transfer.planning import plan_update
 from deltaic.transfer.threads import in_thread
@@ -35,11 +38,21 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     """Stateless but for what it is given."""
 
-    def __init__(self, catalog: Catalog, publisher: Publisher, manifests: Manifests, hub: WatchHub) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        publisher: Publisher,
+        manifests: Manifests,
+        hub: WatchHub,
+        tags: Tags,
+        collector: Collector,
+    ) -> None:
         self._catalog = catalog
         self._publisher = publisher
         self._manifests = manifests
         self._hub = hub
+        self._tags = tags
+        self._collector = collector
 
     async def PublishRevision(
         self, request: registry_pb2.PublishRevisionRequest, context: Context
@@ -99,6 +112,33 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         moved = await in_thread(move)
         _log.info("channel.set", channel=str(name), revision=str(moved.revision.name), actor=actor)
         return registry_pb2.SetChannelResponse(channel=moved.to_proto())
+
+    async def CreateTag(
+        self, request: registry_pb2.CreateTagRequest, context: Context
+    ) -> registry_pb2.CreateTagResponse:
+        name, revision = TagName.parse(request.name), RevisionName.parse(request.revision)
+        made = await in_thread(self._tags.create, name, revision, actor=caller().name)
+        return registry_pb2.CreateTagResponse(tag=made.to_proto())
+
+    async def ListTags(self, request: registry_pb2.ListTagsRequest, context: Context) -> registry_pb2.ListTagsResponse:
+        model = ModelName.parse(request.model) if request.model else None
+        page = await in_thread(self._tags.list_tags, model, request.page_size, request.page_token)
+        return registry_pb2.ListTagsResponse(
+            tags=[each.to_proto() for each in page.items], next_page_token=page.next_token
+        )
+
+    async def DeleteTag(
+        self, request: registry_pb2.DeleteTagRequest, context: Context
+    ) -> registry_pb2.DeleteTagResponse:
+        await in_thread(self._tags.delete, TagName.parse(request.name), actor=caller().name)
+        return registry_pb2.DeleteTagResponse()
+
+    async def CollectGarbage(
+        self, request: registry_pb2.CollectGarbageRequest, context: Context
+    ) -> AsyncIterator[registry_pb2.CollectGarbageResponse]:
+        async with aclosing(self._collector.collect(dry_run=request.dry_run, actor=caller().name)) as news:
+            async for each in news:
+                yield as_response(each)
 
     async def WatchChannels(
         self, request: registry_pb2.WatchChannelsRequest, context: Context

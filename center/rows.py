@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, delete, insert, select, update
 
 from center import tables
 from center.errors import RequestIdReused, UnknownModel, UnknownRevision
-from center.records import Channel, Revision
-from deltaic.names import ChannelName, RevisionName
+from center.records import Channel, Revision, Tag
+from deltaic.names import ChannelName, RevisionName, TagName
 
 
 def require_model(connection: Connection, model: str) -> None:
@@ -66,7 +66,7 @@ def channel_query() -> Select[Any]:
 
 
 def find_channel(connection: Connection, name: ChannelName) -> Channel | None:
-    query = channel_query().where(tables.channels.c.model == name.model, tables.channels.c.channel == name.channel)
+    query = channel_query().where(_is_channel(tables.channels, name))
     row = connection.execute(query).mappings().one_or_none()
     return to_channel(row) if row else None
 
@@ -77,13 +77,20 @@ def write_channel(connection: Connection, moved: Channel, *, is_new: bool) -> No
         "version": moved.version,
         "update_time_us": moved.update_time_us,
     }
+    names = {"model": moved.name.model, "channel": moved.name.channel}
     if is_new:
-        names = {"model": moved.name.model, "channel": moved.name.channel}
         connection.execute(insert(tables.channels).values(names | values))
-        return
-    rows = tables.channels.c
-    here = (rows.model == moved.name.model) & (rows.channel == moved.name.channel)
-    connection.execute(update(tables.channels).where(here).values(values))
+    else:
+        connection.execute(update(tables.channels).where(_is_channel(tables.channels, moved.name)).values(values))
+    history = tables.channel_history
+    connection.execute(
+        delete(history).where(_is_channel(history, moved.name), history.c.revision == values["revision"])
+    )
+    connection.execute(insert(history).values(names | {"revision": values["revision"], "version": moved.version}))
+
+
+def _is_channel(table: Table, name: ChannelName) -> ColumnElement[bool]:
+    return (table.c.model == name.model) & (table.c.channel == name.channel)
 
 
 def to_revision(row: RowMapping) -> Revision:
@@ -98,3 +105,20 @@ def to_revision(row: RowMapping) -> Revision:
 
 def to_channel(row: RowMapping) -> Channel:
     return Channel(ChannelName(row["model"], row["channel"]), to_revision(row), row["version"], row["update_time_us"])
+
+
+def tag_query() -> Select[Any]:
+    joined = tables.tags.join(tables.revisions)
+    # The revision has a column of the same name as the tag's time.
+    made = tables.tags.c.create_time_us.label("tag_time_us")
+    return select(tables.revisions, tables.tags.c.tag, made).select_from(joined)
+
+
+def find_tag(connection: Connection, name: TagName) -> Tag | None:
+    query = tag_query().where(tables.tags.c.model == name.model, tables.tags.c.tag == name.tag)
+    row = connection.execute(query).mappings().one_or_none()
+    return to_tag(row) if row else None
+
+
+def to_tag(row: RowMapping) -> Tag:
+    return Tag(TagName(row["model"], row["tag"]), to_revision(row), row["tag_time_us"])

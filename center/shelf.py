@@ -66,6 +66,11 @@ class Shelf:
         """Remove a file that was refused, unless somebody uses it."""
         await self._remove(manifest.digest.hex)
 
+    async def forget(self, hex_: str) -> None:
+        """Remove the file of a revision that is no more, unless somebody uses it."""
+        if hex_ in self._copies:
+            await self._remove(hex_)
+
     async def _make(self, manifest: Manifest) -> Path:
         staging = await in_thread(self._files.stage, manifest)
         try:

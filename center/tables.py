@@ -1,7 +1,9 @@
 """The tables of the catalog. The migrations make them; a test holds both equal.
 
     models 1 ── n revisions 1 ── n channels          audit_head 1 ── audit (chained)
-                        1 ── n publish_requests      node_reports
+                        1 ── n channel_history       node_reports
+                        1 ── n tags
+                        1 ── n publish_requests      catalog_id
 
 Nothing here belongs to one database: SQLite today, PostgreSQL by another URL. Times are microseconds since 1970 in UTC,
 so that they come back exactly as they were hashed into the audit log.
@@ -61,6 +63,27 @@ channels = Table(
     ForeignKeyConstraint(["model", "revision"], [revisions.c.model, revisions.c.revision]),
 )
 
+# Which revisions a channel has named, and when last: what it can be rolled back to.
+channel_history = Table(
+    "channel_history",
+    metadata,
+    Column("model", String(63), primary_key=True),
+    Column("channel", String(63), primary_key=True),
+    Column("revision", String(71), primary_key=True),
+    Column("version", BigInteger, nullable=False),  # sequence of the audit entry of the last move to it
+    ForeignKeyConstraint(["model", "revision"], [revisions.c.model, revisions.c.revision]),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("model", String(63), primary_key=True),
+    Column("tag", String(63), primary_key=True),
+    Column("revision", String(71), nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    ForeignKeyConstraint(["model", "revision"], [revisions.c.model, revisions.c.revision]),
+)
+
 publish_requests = Table(
     "publish_requests",
     metadata,
@@ -92,6 +115,9 @@ audit_head = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
 )
+
+# One row: what this catalog is called in the stores that it uses, so that no other catalog collects its blobs.
+catalog_id = Table("catalog_id", metadata, Column("id", String(36), primary_key=True))
 
 node_reports = Table(
     "node_reports",

@@ -6,7 +6,7 @@ import traceback
 
 import typer
 
-from cli import audit, chat, demo, fleet, nodes, publish, registry
+from cli import audit, chat, demo, fleet, nodes, publish, registry, tags
 from deltaic.errors import DeltaicError
 from deltaic.runtime.logs import configure_logs
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 nodes.register(app)
 publish.register(app)
 registry.register(app)
+tags.register(app)
 chat.register(app)
 fleet.register(app)
 audit.register(app)

@@ -53,6 +53,8 @@ def describe(entry: audit_pb2.AuditEntry) -> str:
     details = entry.details
     if "previous_revision" in details:
         return f"{_digits(details['previous_revision']) or 'nothing'} -> {_digits(details['revision'])}"
+    if details.keys() == {"revision"}:
+        return _digits(details["revision"])
     if "file_bytes" in details:
         model = entry.resource.split("/")[1] if is_terminal() else entry.resource.partition("/revisions/")[0]
         return f"{model}, {_size(details['file_bytes'])}"

@@ -1,4 +1,7 @@
-"""`deltaic center`, `deltaic edge`, `deltaic device`: run a role. Their flags are the fields of their settings."""
+"""`deltaic center`, `deltaic edge`, `deltaic device`: run a role. Their flags are the fields of their settings.
+
+A role has no positional arguments, so a word in the first place is another command: `deltaic center gc`.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -25,9 +28,19 @@ def _device(argv: Sequence[str]) -> int:
     return main(argv)
 
 
-def _command(run: Callable[[Sequence[str]], int]) -> Callable[[typer.Context], None]:
+def _gc(argv: Sequence[str]) -> int:
+    from cli.collect import main
+
+    return main(argv)
+
+
+_INSTEAD: dict[tuple[str, str], Callable[[Sequence[str]], int]] = {("center", "gc"): _gc}
+
+
+def _command(role: str, run: Callable[[Sequence[str]], int]) -> Callable[[typer.Context], None]:
     def command(context: typer.Context) -> None:
-        raise typer.Exit(run(context.args))
+        instead = _INSTEAD.get((role, context.args[0])) if context.args else None
+        raise typer.Exit(instead(context.args[1:]) if instead else run(context.args))
 
     return command
 
@@ -35,7 +48,11 @@ def _command(run: Callable[[Sequence[str]], int]) -> Callable[[typer.Context], N
 def register(app: typer.Typer) -> None:
     """Add the three roles; each is imported only when it runs."""
     roles = (
-        ("center", _center, "Run a center: it keeps models, versions and channels, and answers what edges cannot."),
+        (
+            "center",
+            _center,
+            "Run a center: it keeps models, versions and channels, and answers what edges cannot; center gc frees.",
+        ),
         ("edge", _edge, "Run an edge: it follows channels, answers a branch's requests and feeds its devices."),
         (
             "device",
@@ -44,4 +61,4 @@ def register(app: typer.Typer) -> None:
         ),
     )
     for name, run, text in roles:
-        app.command(name, help=text, context_settings=_PASS_ON, rich_help_panel="Run a role")(_command(run))
+        app.command(name, help=text, context_settings=_PASS_ON, rich_help_panel="Run a role")(_command(name, run))

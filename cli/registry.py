@@ -18,8 +18,8 @@ from cli.connection import (
 )
 from cli.tables import channel_words, print_line, print_rows
 from cli.texts import checked
-from deltaic.errors import InvalidArgument, NotFound
-from deltaic.names import ChannelName, ModelName, RevisionName
+from deltaic.errors import BadName, InvalidArgument, NotFound
+from deltaic.names import ChannelName, ModelName, RevisionName, TagName
 from deltaic.v1 import registry_pb2
 from deltaic.v1.registry_pb2_grpc import RegistryServiceStub
 
@@ -90,7 +90,8 @@ def revisions(
 def move(
     channel: Annotated[str, typer.Argument(help="MODEL/CHANNEL, for example smollm2/stable.")],
     revision: Annotated[
-        str, typer.Argument(help="sha256:HEX of a revision of that model, enough of it to be unique, or its name.")
+        str,
+        typer.Argument(help="sha256:HEX of a revision of that model, enough of it to be unique, its name, or a tag."),
     ],
     etag: Annotated[
         str, typer.Option(help="Move only if the channel still has this etag (see deltaic channels).")
@@ -112,10 +113,12 @@ async def _resolve_and_move(center: str, channel: ChannelName, revision: str, et
 
 
 async def resolve(center: str, model: ModelName, text: str) -> RevisionName:
-    """The revision that `text` means: a full name, a digest, or the start of the digest of one revision of `model`.
+    """The revision that `text` means: a full name, a digest, the start of the digest of one revision of `model`, a tag.
 
-    Raises BadName, NotFound and InvalidArgument (no revision, or several, start so), RemoteError.
+    Raises BadName, NotFound and InvalidArgument (no revision, or several, start so; no such tag), RemoteError.
     """
+    if tag := _tag(model, text):
+        return await _tagged(center, tag)
     start = _PREFIX.fullmatch(text.lower())
     if "/" in text or not start or len(start[1]) == 64:
         return RevisionName.parse(text if "/" in text else f"{model}/revisions/{_with_scheme(text)}")
@@ -131,6 +134,23 @@ async def resolve(center: str, model: ModelName, text: str) -> RevisionName:
             f"{len(meant)} revisions of {model} start with sha256:{start[1]}: {some}", hint="write more digits"
         )
     return meant[0]
+
+
+def _tag(model: ModelName, text: str) -> TagName | None:
+    """The tag that `text` is the word or the full name of, if it can be one: a digest or its start never is."""
+    try:
+        return TagName.parse(text if "/" in text else f"{model}/tags/{text}")
+    except BadName:
+        return None
+
+
+async def _tagged(center: str, tag: TagName) -> RevisionName:
+    for each in await list_tags(center, str(tag.of_model)):
+        if each.name == str(tag):
+            return RevisionName.parse(each.revision.name)
+    raise NotFound(
+        f"no tag {tag}", hint=f"name a revision of deltaic revisions {tag.model}, or a tag of deltaic tags {tag.model}"
+    )
 
 
 def _with_scheme(text: str) -> str:
@@ -159,3 +179,10 @@ async def list_revisions(center: str, model: str) -> list[registry_pb2.Revision]
     request = registry_pb2.ListRevisionsRequest(model=model)
     async with connected(center, "center") as connection:
         return await all_pages(RegistryServiceStub(connection).ListRevisions, request, lambda page: page.revisions)
+
+
+async def list_tags(center: str, model: str) -> list[registry_pb2.Tag]:
+    """All pages of the tags of a model, or of every model."""
+    request = registry_pb2.ListTagsRequest(model=model)
+    async with connected(center, "center") as connection:
+        return await all_pages(RegistryServiceStub(connection).ListTags, request, lambda page: page.tags)

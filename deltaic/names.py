@@ -1,7 +1,7 @@
-"""Resource names: `models/{model}`, `.../revisions/{revision}`, `.../channels/{channel}`.
+"""Resource names: `models/{model}`, `.../revisions/{revision}`, `.../channels/{channel}`, `.../tags/{tag}`.
 
-A revision is named by the digest of its manifest, a channel by a word. Neither is ever accepted for the other: a caller
-resolves a channel once and then uses the digest.
+A revision is named by the digest of its manifest, a channel and a tag by a word. None is ever accepted for another: a
+caller resolves a channel or a tag once and then uses the digest.
 """
 
 import re
@@ -12,6 +12,8 @@ from deltaic.errors import BadName
 _WORD = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 _MODEL = re.compile(rf"models/({_WORD})")
 _CHANNEL = re.compile(rf"models/({_WORD})/channels/({_WORD})")
+_TAG = re.compile(rf"models/({_WORD})/tags/({_WORD})")
+_DIGITS = re.compile(r"[0-9a-f]{1,64}")
 _REVISION = re.compile(rf"models/({_WORD})/revisions/(sha256:[0-9a-f]{{64}})")
 _WORDS_ARE = "1 to 63 of a-z, 0-9, '.', '_' and '-', starting and ending with a letter or digit"
 
@@ -61,6 +63,36 @@ class ChannelName:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class TagName:
+    """`models/{model}/tags/{tag}`. No tag reads as the start of a digest, which people may type in its place."""
+
+    model: str
+    tag: str
+
+    @classmethod
+    def parse(cls, text: str) -> "TagName":
+        """Accept the full name, or `model/tag` as people type it. Raises BadName."""
+        short = text.split("/")
+        full = f"models/{short[0]}/tags/{short[1]}" if len(short) == 2 and short[0] != "models" else text
+        match = _TAG.fullmatch(full)
+        if not match:
+            raise BadName(f"not a tag name: {text!r}", hint=f"write MODEL/TAG, each {_WORDS_ARE}")
+        if _DIGITS.fullmatch(match[2]):
+            raise BadName(
+                f"the tag {match[2]!r} reads as the start of a digest",
+                hint=f"add a letter after f, a dot or a dash, like v{match[2]}",
+            )
+        return cls(match[1], match[2])
+
+    @property
+    def of_model(self) -> ModelName:
+        return ModelName(self.model)
+
+    def __str__(self) -> str:
+        return f"models/{self.model}/tags/{self.tag}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class RevisionName:
     """`models/{model}/revisions/sha256:{hex}`."""
 
@@ -69,9 +101,11 @@ class RevisionName:
 
     @classmethod
     def parse(cls, text: str) -> "RevisionName":
-        """Raises BadName, with a word of its own when the text is a channel."""
+        """Raises BadName, with a word of its own when the text is a channel or a tag."""
         if match := _REVISION.fullmatch(text):
             return cls(match[1], match[2])
+        if _TAG.fullmatch(text):
+            raise BadName(f"a tag is not a revision: {text!r}", hint="resolve the tag first, then use its digest")
         if _CHANNEL.fullmatch(text):
             raise BadName(
                 f"a channel is not a revision: {text!r}", hint="resolve the channel first, then use its digest"

@@ -41,6 +41,25 @@ class MirrorServicer(registry_pb2_grpc.RegistryServiceServicer):
     ) -> registry_pb2.SetChannelResponse:
         raise self._refusal("move channels")
 
+    async def CreateTag(
+        self, request: registry_pb2.CreateTagRequest, context: _Context
+    ) -> registry_pb2.CreateTagResponse:
+        raise self._refusal("tag revisions")
+
+    async def ListTags(self, request: registry_pb2.ListTagsRequest, context: _Context) -> registry_pb2.ListTagsResponse:
+        raise self._refusal("know tags")
+
+    async def DeleteTag(
+        self, request: registry_pb2.DeleteTagRequest, context: _Context
+    ) -> registry_pb2.DeleteTagResponse:
+        raise self._refusal("untag revisions")
+
+    async def CollectGarbage(
+        self, request: registry_pb2.CollectGarbageRequest, context: _Context
+    ) -> AsyncIterator[registry_pb2.CollectGarbageResponse]:
+        self._refuse("collect")
+        yield registry_pb2.CollectGarbageResponse()  # never reached; without it this is no stream
+
     async def GetRevision(
         self, request: registry_pb2.GetRevisionRequest, context: _Context
     ) -> registry_pb2.GetRevisionResponse:
@@ -98,6 +117,9 @@ class MirrorServicer(registry_pb2_grpc.RegistryServiceServicer):
             fetch_bytes=plan.fetch_bytes,
             fetch_chunks=plan.fetch_chunks,
         )
+
+    def _refuse(self, action: str) -> None:
+        raise self._refusal(action)
 
     def _refusal(self, action: str) -> OnlyAtCenter:
         return OnlyAtCenter(f"an edge does not {action}", hint=f"ask the center at {self._center}", center=self._center)

@@ -2,22 +2,31 @@
 
     <store>/chunks/ab/abcdef…      the bytes; the name is the whole SHA-256 in hexadecimal, `ab` its first two digits
     <store>/chunks/ab/abcdef…#1    a write that has not finished, or never will; never a chunk
+    <store>/catalogs/…             empty; the name is that of a catalog whose revisions need chunks of this store
 
 obstore writes a file under a `#` name and renames it, so that a chunk is there whole or not at all. It does not fsync:
 `make_durable` does, and a manifest may refer only to chunks that have passed it.
+
+Collection deletes what nothing refers to. Whoever is about to refer to blobs claims them first; `put` claims what it
+stores. docs/formats/layout.md has the argument why nothing that is claimed or referred to is ever deleted.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore
 
 from deltaic.errors import DeltaicError
+from deltaic.runtime.threads import in_thread
+from deltaic.store.claims import Claims
+from deltaic.store.digest_set import DigestSet
 from deltaic.store.disk import FULL_ERRNOS, disk_full, sync_file, sync_folder
 from deltaic.store.errors import ChunkDamaged, ChunkNotFound, StoreRefused, StoreUnreachable
+from deltaic.store.listing import StoredBlob, list_folder, list_objects
 from deltaic.store.reading import check_range, cut, verify_async
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import DigestMismatch
@@ -25,6 +34,7 @@ from deltaic.weights.errors import DigestMismatch
 _QUESTIONS_AT_ONCE = 64
 _SYNCS_AT_ONCE = 4
 _EIO = "(os error 5)"
+_CATALOGS = "catalogs"
 
 
 class ObjectChunkStore:
@@ -36,9 +46,10 @@ class ObjectChunkStore:
         # Only a folder needs fsync; an object store that answers has made the object durable.
         self._folder = store.prefix if isinstance(store, LocalStore) else None
         self._distrusted: set[Digest] = set()
+        self._claims = Claims()
 
     def __repr__(self) -> str:
-        return f"ObjectChunkStore({self._place})"
+        return f"ObjectChunkStore({self.place})"
 
     async def has(self, digest: Digest) -> bool:
         """By name and size. A chunk that was found damaged counts as absent until it is put again."""
@@ -61,6 +72,24 @@ class ObjectChunkStore:
             absent.extend(digest for digest, here in zip(batch, held, strict=True) if not here)
         return absent
 
+    @asynccontextmanager
+    async def claiming(self, digests: Iterable[Digest]) -> AsyncIterator[list[Digest]]:
+        """Those that are missing, as `missing` says; the others are claimed.
+
+        Nothing at all is deleted from the store while the block runs: it is short, and makes something refer to the
+        blobs. Afterwards they are kept for the grace time of whoever collects. Raises StoreUnreachable, StoreRefused.
+        """
+        asked = list(dict.fromkeys(digests))
+        async with self._claims.gate.shared():
+            absent = set(await self.missing(asked))
+            absent |= await self._claim([digest for digest in asked if digest not in absent])
+            yield [digest for digest in asked if digest in absent]
+
+    async def claim(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Those that are missing; the others are claimed, so that they stay for the grace time. See `claiming`."""
+        async with self.claiming(digests) as absent:
+            return absent
+
     async def read(self, digest: Digest, offset: int = 0, limit: int | None = None) -> bytes:
         """See ChunkReader. Also raises StoreUnreachable, StoreRefused."""
         check_range(digest, offset, limit)
@@ -78,10 +107,16 @@ class ObjectChunkStore:
     async def put(self, digest: Digest, data: bytes) -> bool:
         """Store a chunk; True when bytes were written, False when it was already here and whole.
 
-        What is already here is read and hashed, so that putting a damaged chunk again repairs it. Raises
-        DigestMismatch, DiskFull, StoreUnreachable, StoreRefused.
+        What is already here is read and hashed, so that putting a damaged chunk again repairs it. Either way the chunk
+        is claimed. Raises DigestMismatch, DiskFull, StoreUnreachable, StoreRefused.
         """
         await verify_async(digest, data)
+        async with self._claims.gate.shared():
+            written = await self._put(digest, data)
+            await self._claim([digest])
+        return written
+
+    async def _put(self, digest: Digest, data: bytes) -> bool:
         damaged = False
         try:
             await self.read(digest)
@@ -115,10 +150,73 @@ class ObjectChunkStore:
             await asyncio.to_thread(_sync_folders, self._folder, wanted)
 
     async def delete(self, digest: Digest) -> None:
-        """Forget a chunk; nothing happens when it is not here."""
+        """Forget a chunk, claimed or not; nothing happens when it is not here."""
         with self._store_errors(0), suppress(FileNotFoundError):
             await self._store.delete_async(key_of(digest))
         self._distrusted.discard(digest)
+
+    async def sign(self, catalog: str) -> None:
+        """Leave word that a catalog uses this store. Raises DiskFull, StoreUnreachable, StoreRefused."""
+        with self._store_errors(0):
+            await self._store.put_async(f"{_CATALOGS}/{catalog}", b"", use_multipart=False)
+
+    async def signed_by(self) -> set[str]:
+        """The catalogs that use this store. Raises StoreUnreachable, StoreRefused."""
+        with self._store_errors(0):
+            found = await self._store.list_with_delimiter_async(f"{_CATALOGS}/")
+        return {each["path"].rpartition("/")[2] for each in found["objects"]}
+
+    async def blobs(self) -> AsyncGenerator[StoredBlob, None]:
+        """Everything in the store that has the name of a blob, in no order; memory for a thousand of them.
+
+        What comes or goes meanwhile may be listed or not. Raises StoreUnreachable, StoreRefused.
+        """
+        with self._store_errors(0):
+            listing = list_objects(self._store) if self._folder is None else list_folder(self._folder / "chunks")
+            async with aclosing(listing):
+                async for blob in listing:
+                    claimed = self._claims.last(blob.digest.sha256)
+                    yield blob if claimed <= blob.modified else replace(blob, modified=claimed)
+
+    def collecting(self, kept: DigestSet) -> AbstractAsyncContextManager[None]:
+        """Until the block ends, whatever is claimed is added to `kept`. Raises CollectionBusy on entering."""
+        return self._claims.kept_from(kept)
+
+    async def delete_unclaimed(self, blobs: Sequence[StoredBlob], before: float) -> list[StoredBlob]:
+        """Of a listing, delete what is not in the set of `collecting` and was not modified since `before`.
+
+        Whoever claims meanwhile waits, so give some hundred at a time. `before` is in seconds since 1970; what was
+        deleted is returned. Raises CollectionBusy outside of `collecting`, StoreUnreachable, StoreRefused.
+        """
+        async with self._claims.gate.alone():
+            free = await self._claims.unclaimed(blob.digest.sha256 for blob in blobs)
+            # Looked at again: the listing may be minutes old.
+            doomed = [
+                blob for blob in blobs if blob.digest.sha256 in free and self._claims.last(blob.digest.sha256) < before
+            ]
+            with self._store_errors(0):
+                deleted = await in_thread(self._delete_older, doomed, before)
+        self._distrusted -= {blob.digest for blob in deleted}
+        return deleted
+
+    def _delete_older(self, blobs: Sequence[StoredBlob], before: float) -> list[StoredBlob]:
+        """Blocks, and runs to its end also when the caller is cancelled: a deletion must not outlive the gate."""
+        deleted = []
+        for blob in blobs:
+            key = key_of(blob.digest)
+            with suppress(FileNotFoundError):
+                if self._store.head(key)["last_modified"].timestamp() < before:
+                    self._store.delete(key)
+                    deleted.append(blob)
+        return deleted
+
+    async def _claim(self, found: Sequence[Digest]) -> set[Digest]:
+        """Claim what was found, inside the gate; those that are gone after all."""
+        folder = self._folder
+        files = None if folder is None else [folder / key_of(digest) for digest in found]
+        with self._store_errors(0):
+            gone = await self._claims.add([digest.sha256 for digest in found], files)
+        return {digest for digest in found if digest.sha256 in gone}
 
     async def _read_whole(self, digest: Digest) -> bytes | None:
         """All bytes of the object, or None when its size alone shows that they are wrong. Raises ChunkNotFound."""
@@ -145,15 +243,16 @@ class ObjectChunkStore:
                 raise self._damaged(digest)
 
     @property
-    def _place(self) -> str:
+    def place(self) -> str:
+        """Where it is, for people."""
         return str(self._folder) if self._folder is not None else str(self._store)
 
     def _not_found(self, digest: Digest) -> ChunkNotFound:
-        return ChunkNotFound(f"no chunk {digest} in {self._place}", hint="publish the revision that needs it again")
+        return ChunkNotFound(f"no chunk {digest} in {self.place}", hint="publish the revision that needs it again")
 
     def _damaged(self, digest: Digest) -> ChunkDamaged:
         return ChunkDamaged(
-            f"chunk {digest} in {self._place} no longer matches its digest",
+            f"chunk {digest} in {self.place} no longer matches its digest",
             hint="publish the revision that needs it again: only this chunk will be sent",
         )
 
@@ -165,13 +264,13 @@ class ObjectChunkStore:
         except DeltaicError:  # some of ours are OSErrors too, and say more
             raise
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreRefused(_first_line(error), hint=f"check who may write to {self._place}") from error
+            raise StoreRefused(_first_line(error), hint=f"check who may write to {self.place}") from error
         except (BaseError, OSError) as error:
             line = _first_line(error)
             if getattr(error, "errno", None) in FULL_ERRNOS or any(f"(os error {n})" in line for n in FULL_ERRNOS):
-                raise disk_full(self._place, needed) from error
+                raise disk_full(self.place, needed) from error
             raise StoreUnreachable(
-                f"chunk store {self._place}: {line}", hint="check that it is mounted, reachable and writable"
+                f"chunk store {self.place}: {line}", hint="check that it is mounted, reachable and writable"
             ) from error
 
 

@@ -14,6 +14,7 @@ FailedPrecondition
 ├── StagingIncomplete     a commit while chunks are missing
 └── DiskFailed            the disk refuses: read-only, no permission, an I/O error
 Aborted
+├── CollectionBusy        a collection of this store is under way already
 ├── StagingBusy           somebody else stages, repairs or removes this revision
 └── StagingLost           the growing file was replaced by somebody else
 PermissionDenied
@@ -74,6 +75,10 @@ class StagingIncomplete(FailedPrecondition):
 
 class DiskFailed(FailedPrecondition):
     reason = "DISK_FAILED"
+
+
+class CollectionBusy(Aborted):
+    reason = "COLLECTION_BUSY"
 
 
 class StagingBusy(Aborted):

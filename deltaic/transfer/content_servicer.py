@@ -41,7 +41,8 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
             raise BadRange(f"asked for {len(request.digests)} digests at once", hint=f"ask for at most {MAX_DIGESTS}")
         digests = [Digest.from_proto(each) for each in request.digests]
         if self._writer is not None:
-            missing = await self._writer.missing(digests)
+            # What is said to be held is not sent again, so it must stay until its revision is published.
+            missing = await self._writer.claim(digests)
         else:
             missing = [digest for digest in digests if not await self._reader.has(digest)]
         return content_pb2.FindMissingResponse(missing=[digest.to_proto() for digest in missing])

@@ -1,38 +1,5 @@
-"""Blocking work beside the event loop, never left behind by a cancelled task."""
+"""Blocking work beside the event loop; it is `deltaic.runtime` that knows how."""
 
-import asyncio
-import threading
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from deltaic.runtime.threads import in_thread, in_thread_with_stop
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `work` in a thread. A cancelled caller still waits for it to end, and only then is cancelled.
-
-    A thread cannot be stopped; returning earlier would let the caller close a file that the thread is writing.
-    """
-    return await _finished(asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs)), threading.Event())
-
-
-async def in_thread_with_stop(work: Callable[[threading.Event], T]) -> T:
-    """The same for long work that looks at an event now and then; it is set when the caller is cancelled."""
-    stop = threading.Event()
-    return await _finished(asyncio.ensure_future(asyncio.to_thread(work, stop)), stop)
-
-
-async def _finished(running: "asyncio.Future[T]", stop: threading.Event) -> T:
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        stop.set()
-        while not running.done():
-            try:
-                await asyncio.wait({running})
-            except asyncio.CancelledError:
-                continue
-        if not running.cancelled():
-            running.exception()  # looked at, so that asyncio does not report it as forgotten
-        raise
+__all__ = ["in_thread", "in_thread_with_stop"]

@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -99,6 +100,219 @@ class Channel(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Channel: _TypeAlias = Channel  # noqa: Y015
+
+@_typing.final
+class Tag(_message.Message):
+    """Tag is a fixed name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/tags/{tag}`."""
+    @_builtins.property
+    def revision(self) -> Global___Revision:
+        """The revision that it names."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        revision: Global___Revision | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tag: _TypeAlias = Tag  # noqa: Y015
+
+@_typing.final
+class Keeper(_message.Message):
+    """Keeper is one reason for which a revision is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Keeper._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Keeper._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_CHANNEL: Keeper._Kind.ValueType  # 1
+        """A channel names it."""
+        KIND_PREVIOUS: Keeper._Kind.ValueType  # 2
+        """A channel named it before, not long enough ago: it can be rolled back to."""
+        KIND_TAG: Keeper._Kind.ValueType  # 3
+        """A tag names it."""
+        KIND_NODE: Keeper._Kind.ValueType  # 4
+        """A node serves it or is on its way to it, as it last reported."""
+        KIND_PUBLISH: Keeper._Kind.ValueType  # 5
+        """It was published so recently that a channel may be about to name it."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What keeps it."""
+
+    KIND_UNSPECIFIED: Keeper.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_CHANNEL: Keeper.Kind.ValueType  # 1
+    """A channel names it."""
+    KIND_PREVIOUS: Keeper.Kind.ValueType  # 2
+    """A channel named it before, not long enough ago: it can be rolled back to."""
+    KIND_TAG: Keeper.Kind.ValueType  # 3
+    """A tag names it."""
+    KIND_NODE: Keeper.Kind.ValueType  # 4
+    """A node serves it or is on its way to it, as it last reported."""
+    KIND_PUBLISH: Keeper.Kind.ValueType  # 5
+    """It was published so recently that a channel may be about to name it."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    kind: Global___Keeper.Kind.ValueType
+    """What it is."""
+    name: _builtins.str
+    """The channel or tag by its name, the node by its own; empty for a publish."""
+    def __init__(
+        self,
+        *,
+        kind: Global___Keeper.Kind.ValueType = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Keeper: _TypeAlias = Keeper  # noqa: Y015
+
+@_typing.final
+class RevisionFate(_message.Message):
+    """RevisionFate says what a collection makes of one revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    KEEPERS_FIELD_NUMBER: _builtins.int
+    KEEPER_COUNT_FIELD_NUMBER: _builtins.int
+    keeper_count: _builtins.int
+    """How many keepers there are."""
+    @_builtins.property
+    def revision(self) -> Global___Revision:
+        """The revision."""
+
+    @_builtins.property
+    def keepers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keeper]:
+        """What keeps it, at most 20 of them; nothing keeps what is collected."""
+
+    def __init__(
+        self,
+        *,
+        revision: Global___Revision | None = ...,
+        keepers: _abc.Iterable[Global___Keeper] | None = ...,
+        keeper_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keeper_count", b"keeper_count", "keepers", b"keepers", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevisionFate: _TypeAlias = RevisionFate  # noqa: Y015
+
+@_typing.final
+class CollectProgress(_message.Message):
+    """CollectProgress says how far a collection is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOBS_FIELD_NUMBER: _builtins.int
+    FREED_BLOBS_FIELD_NUMBER: _builtins.int
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    blobs: _builtins.int
+    """Stored blobs looked at so far."""
+    freed_blobs: _builtins.int
+    """Of them deleted, or that would be."""
+    freed_bytes: _builtins.int
+    """Their bytes."""
+    def __init__(
+        self,
+        *,
+        blobs: _builtins.int = ...,
+        freed_blobs: _builtins.int = ...,
+        freed_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "freed_blobs", b"freed_blobs", "freed_bytes", b"freed_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectProgress: _TypeAlias = CollectProgress  # noqa: Y015
+
+@_typing.final
+class CollectSummary(_message.Message):
+    """CollectSummary says what a collection did, or would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEPT_REVISIONS_FIELD_NUMBER: _builtins.int
+    KEPT_BLOBS_FIELD_NUMBER: _builtins.int
+    KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    RECENT_BLOBS_FIELD_NUMBER: _builtins.int
+    RECENT_BYTES_FIELD_NUMBER: _builtins.int
+    FREED_REVISIONS_FIELD_NUMBER: _builtins.int
+    FREED_BLOBS_FIELD_NUMBER: _builtins.int
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    kept_revisions: _builtins.int
+    """Revisions that are kept."""
+    kept_blobs: _builtins.int
+    """Stored blobs (chunks and manifests) that they need."""
+    kept_bytes: _builtins.int
+    """Their bytes."""
+    recent_blobs: _builtins.int
+    """Blobs that no revision needs but that were sent or asked for so recently that a publish may be about to."""
+    recent_bytes: _builtins.int
+    """Their bytes."""
+    freed_revisions: _builtins.int
+    """Revisions removed from the catalog."""
+    freed_blobs: _builtins.int
+    """Blobs deleted."""
+    freed_bytes: _builtins.int
+    """Their bytes."""
+    seconds: _builtins.float
+    """Seconds that it took."""
+    def __init__(
+        self,
+        *,
+        kept_revisions: _builtins.int = ...,
+        kept_blobs: _builtins.int = ...,
+        kept_bytes: _builtins.int = ...,
+        recent_blobs: _builtins.int = ...,
+        recent_bytes: _builtins.int = ...,
+        freed_revisions: _builtins.int = ...,
+        freed_blobs: _builtins.int = ...,
+        freed_bytes: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freed_blobs", b"freed_blobs", "freed_bytes", b"freed_bytes", "freed_revisions", b"freed_revisions", "kept_blobs", b"kept_blobs", "kept_bytes", b"kept_bytes", "kept_revisions", b"kept_revisions", "recent_blobs", b"recent_blobs", "recent_bytes", b"recent_bytes", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectSummary: _TypeAlias = CollectSummary  # noqa: Y015
 
 @_typing.final
 class PublishRevisionRequest(_message.Message):
@@ -421,6 +635,213 @@ class SetChannelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetChannelResponse: _TypeAlias = SetChannelResponse  # noqa: Y015
+
+@_typing.final
+class CreateTagRequest(_message.Message):
+    """CreateTagRequest names a revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/tags/{tag}`; a tag never reads as the start of a digest."""
+    revision: _builtins.str
+    """`models/{model}/revisions/{revision}`, of the same model."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTagRequest: _TypeAlias = CreateTagRequest  # noqa: Y015
+
+@_typing.final
+class CreateTagResponse(_message.Message):
+    """CreateTagResponse carries the tag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tag(self) -> Global___Tag:
+        """The tag, new or as it was."""
+
+    def __init__(
+        self,
+        *,
+        tag: Global___Tag | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTagResponse: _TypeAlias = CreateTagResponse  # noqa: Y015
+
+@_typing.final
+class ListTagsRequest(_message.Message):
+    """ListTagsRequest asks for a page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """`models/{model}`, or empty for all models."""
+    page_size: _builtins.int
+    """1 to 1,000; 0 means 100."""
+    page_token: _builtins.str
+    """From the last answer; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTagsRequest: _TypeAlias = ListTagsRequest  # noqa: Y015
+
+@_typing.final
+class ListTagsResponse(_message.Message):
+    """ListTagsResponse is a page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tag]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[Global___Tag] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTagsResponse: _TypeAlias = ListTagsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTagRequest(_message.Message):
+    """DeleteTagRequest names a tag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/tags/{tag}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTagRequest: _TypeAlias = DeleteTagRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTagResponse(_message.Message):
+    """DeleteTagResponse acknowledges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTagResponse: _TypeAlias = DeleteTagResponse  # noqa: Y015
+
+@_typing.final
+class CollectGarbageRequest(_message.Message):
+    """CollectGarbageRequest starts a collection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only say what would be freed."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectGarbageRequest: _TypeAlias = CollectGarbageRequest  # noqa: Y015
+
+@_typing.final
+class CollectGarbageResponse(_message.Message):
+    """CollectGarbageResponse is one piece of news."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revision(self) -> Global___RevisionFate:
+        """The fate of one revision."""
+
+    @_builtins.property
+    def progress(self) -> Global___CollectProgress:
+        """How far it is."""
+
+    @_builtins.property
+    def summary(self) -> Global___CollectSummary:
+        """The end."""
+
+    def __init__(
+        self,
+        *,
+        revision: Global___RevisionFate | None = ...,
+        progress: Global___CollectProgress | None = ...,
+        summary: Global___CollectSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "revision", b"revision", "summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "revision", b"revision", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["revision", "progress", "summary"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___CollectGarbageResponse: _TypeAlias = CollectGarbageResponse  # noqa: Y015
 
 @_typing.final
 class WatchChannelsRequest(_message.Message):

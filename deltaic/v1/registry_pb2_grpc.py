@@ -65,6 +65,26 @@ class RegistryServiceStub:
                 request_serializer=deltaic_dot_v1_dot_registry__pb2.SetChannelRequest.SerializeToString,
                 response_deserializer=deltaic_dot_v1_dot_registry__pb2.SetChannelResponse.FromString,
                 _registered_method=True)
+        self.CreateTag = channel.unary_unary(
+                '/deltaic.v1.RegistryService/CreateTag',
+                request_serializer=deltaic_dot_v1_dot_registry__pb2.CreateTagRequest.SerializeToString,
+                response_deserializer=deltaic_dot_v1_dot_registry__pb2.CreateTagResponse.FromString,
+                _registered_method=True)
+        self.ListTags = channel.unary_unary(
+                '/deltaic.v1.RegistryService/ListTags',
+                request_serializer=deltaic_dot_v1_dot_registry__pb2.ListTagsRequest.SerializeToString,
+                response_deserializer=deltaic_dot_v1_dot_registry__pb2.ListTagsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTag = channel.unary_unary(
+                '/deltaic.v1.RegistryService/DeleteTag',
+                request_serializer=deltaic_dot_v1_dot_registry__pb2.DeleteTagRequest.SerializeToString,
+                response_deserializer=deltaic_dot_v1_dot_registry__pb2.DeleteTagResponse.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_stream(
+                '/deltaic.v1.RegistryService/CollectGarbage',
+                request_serializer=deltaic_dot_v1_dot_registry__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=deltaic_dot_v1_dot_registry__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
         self.WatchChannels = channel.unary_stream(
                 '/deltaic.v1.RegistryService/WatchChannels',
                 request_serializer=deltaic_dot_v1_dot_registry__pb2.WatchChannelsRequest.SerializeToString,
@@ -135,6 +155,44 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateTag(self, request, context):
+        """CreateTag gives a revision a fixed name, which keeps it from collection. A tag is made once and never moves; the
+        same name for the same revision again is answered with the tag as it is.
+        Errors: NOT_FOUND (unknown model or revision), ALREADY_EXISTS (the tag names another revision), INVALID_ARGUMENT (a
+        name that does not parse, a revision of another model), UNIMPLEMENTED (an edge).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTags(self, request, context):
+        """ListTags lists the tags of one model, or of all.
+        Errors: INVALID_ARGUMENT (bad page token or page size), UNIMPLEMENTED (an edge).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTag(self, request, context):
+        """DeleteTag removes a tag. Its revision stays until it is collected.
+        Errors: NOT_FOUND (unknown model or tag), INVALID_ARGUMENT (a name that does not parse), UNIMPLEMENTED (an edge).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """CollectGarbage removes revisions that no channel, tag, node or recent publish keeps, then stored blobs that no
+        revision needs. It answers with the fate of every revision, progress while it deletes, and a summary last. A caller
+        that leaves ends it; what it has done by then is whole, and the next one goes on.
+        Errors: ABORTED (another collection is under way), FAILED_PRECONDITION (another catalog uses the chunk store),
+        DATA_LOSS (the manifest of a revision that is kept cannot be read, so it is not known what it needs),
+        RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does not answer), UNIMPLEMENTED (an edge).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchChannels(self, request, context):
         """WatchChannels sends the present state of the channels asked for, then every change, until the client leaves or
         its deadline passes. A channel that does not exist yet is watched too.
@@ -184,6 +242,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.SetChannel,
                     request_deserializer=deltaic_dot_v1_dot_registry__pb2.SetChannelRequest.FromString,
                     response_serializer=deltaic_dot_v1_dot_registry__pb2.SetChannelResponse.SerializeToString,
+            ),
+            'CreateTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTag,
+                    request_deserializer=deltaic_dot_v1_dot_registry__pb2.CreateTagRequest.FromString,
+                    response_serializer=deltaic_dot_v1_dot_registry__pb2.CreateTagResponse.SerializeToString,
+            ),
+            'ListTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTags,
+                    request_deserializer=deltaic_dot_v1_dot_registry__pb2.ListTagsRequest.FromString,
+                    response_serializer=deltaic_dot_v1_dot_registry__pb2.ListTagsResponse.SerializeToString,
+            ),
+            'DeleteTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTag,
+                    request_deserializer=deltaic_dot_v1_dot_registry__pb2.DeleteTagRequest.FromString,
+                    response_serializer=deltaic_dot_v1_dot_registry__pb2.DeleteTagResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_stream_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=deltaic_dot_v1_dot_registry__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=deltaic_dot_v1_dot_registry__pb2.CollectGarbageResponse.SerializeToString,
             ),
             'WatchChannels': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchChannels,
@@ -359,6 +437,114 @@ class RegistryService:
             '/deltaic.v1.RegistryService/SetChannel',
             deltaic_dot_v1_dot_registry__pb2.SetChannelRequest.SerializeToString,
             deltaic_dot_v1_dot_registry__pb2.SetChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaic.v1.RegistryService/CreateTag',
+            deltaic_dot_v1_dot_registry__pb2.CreateTagRequest.SerializeToString,
+            deltaic_dot_v1_dot_registry__pb2.CreateTagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaic.v1.RegistryService/ListTags',
+            deltaic_dot_v1_dot_registry__pb2.ListTagsRequest.SerializeToString,
+            deltaic_dot_v1_dot_registry__pb2.ListTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaic.v1.RegistryService/DeleteTag',
+            deltaic_dot_v1_dot_registry__pb2.DeleteTagRequest.SerializeToString,
+            deltaic_dot_v1_dot_registry__pb2.DeleteTagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/deltaic.v1.RegistryService/CollectGarbage',
+            deltaic_dot_v1_dot_registry__pb2.CollectGarbageRequest.SerializeToString,
+            deltaic_dot_v1_dot_registry__pb2.CollectGarbageResponse.FromString,
             options,
             channel_credentials,
             insecure,

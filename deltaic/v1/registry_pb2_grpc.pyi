@@ -63,6 +63,28 @@ class RegistryServiceStub:
     Errors: NOT_FOUND (unknown model or revision), ABORTED (the etag is stale: read the channel again),
     INVALID_ARGUMENT (a name that does not parse), UNIMPLEMENTED (an edge).
     """
+    CreateTag: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CreateTagRequest, _registry_pb2.CreateTagResponse]
+    """CreateTag gives a revision a fixed name, which keeps it from collection. A tag is made once and never moves; the
+    same name for the same revision again is answered with the tag as it is.
+    Errors: NOT_FOUND (unknown model or revision), ALREADY_EXISTS (the tag names another revision), INVALID_ARGUMENT (a
+    name that does not parse, a revision of another model), UNIMPLEMENTED (an edge).
+    """
+    ListTags: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListTagsRequest, _registry_pb2.ListTagsResponse]
+    """ListTags lists the tags of one model, or of all.
+    Errors: INVALID_ARGUMENT (bad page token or page size), UNIMPLEMENTED (an edge).
+    """
+    DeleteTag: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteTagRequest, _registry_pb2.DeleteTagResponse]
+    """DeleteTag removes a tag. Its revision stays until it is collected.
+    Errors: NOT_FOUND (unknown model or tag), INVALID_ARGUMENT (a name that does not parse), UNIMPLEMENTED (an edge).
+    """
+    CollectGarbage: _grpc.UnaryStreamMultiCallable[_registry_pb2.CollectGarbageRequest, _registry_pb2.CollectGarbageResponse]
+    """CollectGarbage removes revisions that no channel, tag, node or recent publish keeps, then stored blobs that no
+    revision needs. It answers with the fate of every revision, progress while it deletes, and a summary last. A caller
+    that leaves ends it; what it has done by then is whole, and the next one goes on.
+    Errors: ABORTED (another collection is under way), FAILED_PRECONDITION (another catalog uses the chunk store),
+    DATA_LOSS (the manifest of a revision that is kept cannot be read, so it is not known what it needs),
+    RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does not answer), UNIMPLEMENTED (an edge).
+    """
     WatchChannels: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchChannelsRequest, _registry_pb2.WatchChannelsResponse]
     """WatchChannels sends the present state of the channels asked for, then every change, until the client leaves or
     its deadline passes. A channel that does not exist yet is watched too.
@@ -107,6 +129,28 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """SetChannel moves a channel to a revision, or creates it. With an etag it moves only what the caller has seen.
     Errors: NOT_FOUND (unknown model or revision), ABORTED (the etag is stale: read the channel again),
     INVALID_ARGUMENT (a name that does not parse), UNIMPLEMENTED (an edge).
+    """
+    CreateTag: _aio.UnaryUnaryMultiCallable[_registry_pb2.CreateTagRequest, _registry_pb2.CreateTagResponse]  # type: ignore[assignment]
+    """CreateTag gives a revision a fixed name, which keeps it from collection. A tag is made once and never moves; the
+    same name for the same revision again is answered with the tag as it is.
+    Errors: NOT_FOUND (unknown model or revision), ALREADY_EXISTS (the tag names another revision), INVALID_ARGUMENT (a
+    name that does not parse, a revision of another model), UNIMPLEMENTED (an edge).
+    """
+    ListTags: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListTagsRequest, _registry_pb2.ListTagsResponse]  # type: ignore[assignment]
+    """ListTags lists the tags of one model, or of all.
+    Errors: INVALID_ARGUMENT (bad page token or page size), UNIMPLEMENTED (an edge).
+    """
+    DeleteTag: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteTagRequest, _registry_pb2.DeleteTagResponse]  # type: ignore[assignment]
+    """DeleteTag removes a tag. Its revision stays until it is collected.
+    Errors: NOT_FOUND (unknown model or tag), INVALID_ARGUMENT (a name that does not parse), UNIMPLEMENTED (an edge).
+    """
+    CollectGarbage: _aio.UnaryStreamMultiCallable[_registry_pb2.CollectGarbageRequest, _registry_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """CollectGarbage removes revisions that no channel, tag, node or recent publish keeps, then stored blobs that no
+    revision needs. It answers with the fate of every revision, progress while it deletes, and a summary last. A caller
+    that leaves ends it; what it has done by then is whole, and the next one goes on.
+    Errors: ABORTED (another collection is under way), FAILED_PRECONDITION (another catalog uses the chunk store),
+    DATA_LOSS (the manifest of a revision that is kept cannot be read, so it is not known what it needs),
+    RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does not answer), UNIMPLEMENTED (an edge).
     """
     WatchChannels: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchChannelsRequest, _registry_pb2.WatchChannelsResponse]  # type: ignore[assignment]
     """WatchChannels sends the present state of the channels asked for, then every change, until the client leaves or
@@ -185,6 +229,52 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """SetChannel moves a channel to a revision, or creates it. With an etag it moves only what the caller has seen.
         Errors: NOT_FOUND (unknown model or revision), ABORTED (the etag is stale: read the channel again),
         INVALID_ARGUMENT (a name that does not parse), UNIMPLEMENTED (an edge).
+        """
+
+    @_abc_1.abstractmethod
+    def CreateTag(
+        self,
+        request: _registry_pb2.CreateTagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.CreateTagResponse, _abc.Awaitable[_registry_pb2.CreateTagResponse]]:
+        """CreateTag gives a revision a fixed name, which keeps it from collection. A tag is made once and never moves; the
+        same name for the same revision again is answered with the tag as it is.
+        Errors: NOT_FOUND (unknown model or revision), ALREADY_EXISTS (the tag names another revision), INVALID_ARGUMENT (a
+        name that does not parse, a revision of another model), UNIMPLEMENTED (an edge).
+        """
+
+    @_abc_1.abstractmethod
+    def ListTags(
+        self,
+        request: _registry_pb2.ListTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListTagsResponse, _abc.Awaitable[_registry_pb2.ListTagsResponse]]:
+        """ListTags lists the tags of one model, or of all.
+        Errors: INVALID_ARGUMENT (bad page token or page size), UNIMPLEMENTED (an edge).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTag(
+        self,
+        request: _registry_pb2.DeleteTagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.DeleteTagResponse, _abc.Awaitable[_registry_pb2.DeleteTagResponse]]:
+        """DeleteTag removes a tag. Its revision stays until it is collected.
+        Errors: NOT_FOUND (unknown model or tag), INVALID_ARGUMENT (a name that does not parse), UNIMPLEMENTED (an edge).
+        """
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _registry_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registry_pb2.CollectGarbageResponse], _abc.AsyncIterator[_registry_pb2.CollectGarbageResponse]]:
+        """CollectGarbage removes revisions that no channel, tag, node or recent publish keeps, then stored blobs that no
+        revision needs. It answers with the fate of every revision, progress while it deletes, and a summary last. A caller
+        that leaves ends it; what it has done by then is whole, and the next one goes on.
+        Errors: ABORTED (another collection is under way), FAILED_PRECONDITION (another catalog uses the chunk store),
+        DATA_LOSS (the manifest of a revision that is kept cannot be read, so it is not known what it needs),
+        RESOURCE_EXHAUSTED (the disk is full), UNAVAILABLE (the chunk store does not answer), UNIMPLEMENTED (an edge).
         """
 
     @_abc_1.abstractmethod

@@ -57,8 +57,16 @@ async def test_a_model_from_publish_to_answer(
     assert ask_center(*move, "--etag", channel["etag"])["revision"]["name"] == second["revision"]
     assert GHOST in one_line(deltaic("move", "smollm2/stable", GHOST, "--center", center.address))
 
+    assert ask_center("tag", "smollm2/v1.0", published["revision"])["name"] == "models/smollm2/tags/v1.0"
+    assert ask_center("move", "smollm2/canary", "v1.0")["revision"]["name"] == published["revision"]
+    taken = deltaic("tag", "smollm2/v1.0", second["revision"], "--center", center.address)
+    assert "never moves" in one_line(taken)
+    collected = ask_center("center", "gc", "--dry-run")
+    assert [len(fate["keepers"]) > 0 for fate in collected["revisions"]] == [True, True]
+    assert "would free 0 revisions" in deltaic("center", "gc", "--dry-run", "--center", center.address).stdout
+
     actions = [entry["action"] for entry in ask_center("audit")]
-    assert actions == ["REVISION_PUBLISHED", "CHANNEL_MOVED", "REVISION_PUBLISHED", "CHANNEL_MOVED"]
+    assert actions == [*["REVISION_PUBLISHED", "CHANNEL_MOVED"] * 2, "TAG_CREATED", "CHANNEL_MOVED"]
     assert "chain of hashes holds" in deltaic("audit", "--center", center.address).stdout
 
     nodes = ask_center("status")

@@ -85,6 +85,25 @@ class CenterNode:
         )
         return (await self.registry.SetChannel(request, timeout=TIMEOUT)).channel
 
+    async def tag(self, revision: str, tag: str) -> registry_pb2.Tag:
+        model = RevisionName.parse(revision).model
+        request = registry_pb2.CreateTagRequest(name=f"models/{model}/tags/{tag}", revision=revision)
+        return (await self.registry.CreateTag(request, timeout=TIMEOUT)).tag
+
+    async def collect(
+        self, *, dry_run: bool = False
+    ) -> tuple[dict[str, list[registry_pb2.Keeper]], registry_pb2.CollectSummary]:
+        """What keeps each revision, and the summary."""
+        request = registry_pb2.CollectGarbageRequest(dry_run=dry_run)
+        news = [each async for each in self.registry.CollectGarbage(request, timeout=TIMEOUT)]
+        fates = [each.revision for each in news if each.HasField("revision")]
+        assert news[-1].HasField("summary"), "a summary is the last word"
+        return {fate.revision.name: list(fate.keepers) for fate in fates}, news[-1].summary
+
+    def blobs(self) -> set[str]:
+        """The hexadecimal digits of every blob in the store's folder."""
+        return {path.name for path in (self.data_dir / "chunks" / "chunks").glob("??/*")}
+
     def stored(self, digest: Digest) -> Path:
         """The file in which a chunk rests."""
         return self.data_dir / "chunks" / key_of(digest)

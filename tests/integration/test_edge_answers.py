@@ -201,6 +201,10 @@ async def test_the_library_is_changed_at_the_center_only(edge: EdgeNode, first: 
     for call in (
         edge.registry.PublishRevision(registry_pb2.PublishRevisionRequest(), timeout=T),
         edge.registry.SetChannel(registry_pb2.SetChannelRequest(), timeout=T),
+        edge.registry.CreateTag(registry_pb2.CreateTagRequest(), timeout=T),
+        edge.registry.ListTags(registry_pb2.ListTagsRequest(), timeout=T),
+        edge.registry.DeleteTag(registry_pb2.DeleteTagRequest(), timeout=T),
+        edge.registry.CollectGarbage(registry_pb2.CollectGarbageRequest(), timeout=T).read(),
     ):
         refused = await refusal(call)
         assert refused.code is Code.UNIMPLEMENTED

@@ -9,8 +9,10 @@ from typing import TypeAlias
 
 from deltaic.weights.delta import frames
 from deltaic.weights.delta.blocks import decode_blocks, place_in_matrix
-from deltaic.weights.delta.floats import FLOATS, decode_floats
+from deltaic.weights.delta.float_types import FLOATS
+from deltaic.weights.delta.floats import decode_floats
 from deltaic.weights.delta.index import Codec, DeltaIndex, Part
+from deltaic.weights.delta.lowrank import Matrix
 from deltaic.weights.delta.quants import LAYOUTS
 from deltaic.weights.delta.requantised import can_requantise, decode_requantised
 from deltaic.weights.digest import Buffer
@@ -67,9 +69,7 @@ def _block(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> 
         raise BadDelta(f"a part of {part.target_length:,} bytes that are no blocks of {ggml_type or 'any type'}")
     if part.source_length != part.target_length:
         raise BadDelta("a part that makes blocks of another number of blocks")
-    within = part.target_offset - index.starts[part.segment]
-    matrix = place_in_matrix(ggml_type, index.segments[part.segment].row_elements, within)
-    return decode_blocks(ggml_type, payload, read(0, part.source_length), matrix).data
+    return decode_blocks(ggml_type, payload, read(0, part.source_length), _matrix(index, part)).data
 
 
 def _float(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
@@ -78,7 +78,12 @@ def _float(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> 
         raise BadDelta(f"a part of {part.target_length:,} bytes that are no numbers of {ggml_type or 'any type'}")
     if part.source_length != part.target_length:
         raise BadDelta("a part that makes numbers of another number of numbers")
-    return decode_floats(ggml_type, payload, read(0, part.source_length))
+    return decode_floats(ggml_type, payload, read(0, part.source_length), _matrix(index, part))
+
+
+def _matrix(index: DeltaIndex, part: Part) -> Matrix:
+    segment = index.segments[part.segment]
+    return place_in_matrix(segment.ggml_type, segment.row_elements, part.target_offset - index.starts[part.segment])
 
 
 def _requant(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:

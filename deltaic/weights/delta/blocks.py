@@ -7,12 +7,11 @@
     surprises   of the examined blocks: new levels against predicted ones, in strips: `surprises`
     numbers     of all elements in file order: level less old level, for blocks that are not examined
 
-A block moves when its new scale or minimum would round one of its levels to another. Where few blocks do, all others are
-copied, and what costs time is what changed.
+A block moves when its new scale or minimum would round one of its levels to another. Where few blocks do, all others
+are copied, and what costs time is what changed.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from deltaic.weights.delta.halves import MAX_COLUMNS, TALL, Origin, OriginOf, read_halves, write_halves
 from deltaic.weights.delta.lattice import Lattice
+from deltaic.weights.delta.lowrank import Matrix
 from deltaic.weights.delta.numbers import Numbers, read_numbers, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.delta.predict import Levels, Move, Prediction, Scales, predict_far, predict_near
@@ -36,14 +36,6 @@ _WAYS: tuple[tuple[bool, Lattice], ...] = (
     (True, Lattice.SQUARES),
 )
 """(whether every block is examined, how values are placed in their levels); a payload begins with an index into it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """Where blocks lie in their matrix: elements of a row, and in which column the first block begins."""
-
-    row_elements: int
-    first_column: int
 
 
 def place_in_matrix(ggml_type: str, row_elements: int, offset: int) -> Matrix:

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from deltaic.weights.chunks import MAX_CHUNK_BYTES
 from deltaic.weights.delta import frames
-from deltaic.weights.delta.blocks import Matrix, encode_blocks
-from deltaic.weights.delta.floats import FLOATS, encode_floats
+from deltaic.weights.delta.blocks import encode_blocks
+from deltaic.weights.delta.float_types import FLOATS
+from deltaic.weights.delta.floats import encode_floats
 from deltaic.weights.delta.index import Codec
+from deltaic.weights.delta.lowrank import Matrix
 from deltaic.weights.delta.quants import LAYOUTS
 from deltaic.weights.delta.requantised import can_requantise, encode_requantised
 from deltaic.weights.digest import Buffer
@@ -27,7 +31,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A chunk encoded. `changed` counts elements (bytes, where there are none) that are not as they were."""
+    """A chunk encoded. `changed` counts its bytes that are not those of the source."""
 
     codec: Codec
     payload: Buffer
@@ -38,26 +42,36 @@ def best(material: Material) -> Made:
     """The shortest way to the chunk; of equally short ones the simpler."""
     if material.source_type == material.target_type and material.source == material.target:
         return Made(Codec.REUSE, b"", 0)
-    return min(_candidates(material), key=lambda one: len(one.payload))
+    codec, payload = min(_candidates(material), key=lambda one: len(one[1]))
+    return Made(codec, payload, _changed(material))
 
 
-def _candidates(material: Material) -> Iterator[Made]:
+def _candidates(material: Material) -> Iterator[tuple[Codec, Buffer]]:
     target, source = material.target, material.source
     if material.source_type == material.target_type and len(source) == len(target):
         if material.target_type in LAYOUTS:
-            yield Made(Codec.BLOCK, encode_blocks(material.target_type, target, source, material.matrix), 0)
-            return
-        if material.target_type in FLOATS and (payload := encode_floats(material.target_type, target, source)):
-            yield Made(Codec.FLOAT, payload, 0)
-            return
-    if can_requantise(material.target_type, material.source_type):
-        read = partial(_part, source)
-        if payload := encode_requantised(material.target_type, target, material.source_type, read):
-            yield Made(Codec.REQUANT, payload, 0)
-    yield Made(Codec.RAW, target, len(target))
-    yield Made(Codec.ZSTD, frames.pack(target), len(target))
-    if source and len(source) <= MAX_CHUNK_BYTES:
-        yield Made(Codec.PREFIX, frames.pack_after(target, source), len(target))
+            yield Codec.BLOCK, encode_blocks(material.target_type, target, source, material.matrix)
+        elif material.target_type in FLOATS:
+            payload = encode_floats(material.target_type, target, source, material.matrix)
+            if payload is not None:
+                yield Codec.FLOAT, payload
+    elif can_requantise(material.target_type, material.source_type):
+        payload = encode_requantised(material.target_type, target, material.source_type, partial(_part, source))
+        if payload is not None:
+            yield Codec.REQUANT, payload
+    yield Codec.RAW, target
+    yield Codec.ZSTD, frames.pack(target)
+    if source and len(source) <= MAX_CHUNK_BYTES and material.target_type not in _UNDERSTOOD:
+        yield Codec.PREFIX, frames.pack_after(target, source)
+
+
+def _changed(material: Material) -> int:
+    if material.source_type != material.target_type or len(material.source) != len(material.target):
+        return len(material.target)
+    return int(np.count_nonzero(np.frombuffer(material.target, np.uint8) != np.frombuffer(material.source, np.uint8)))
+
+
+_UNDERSTOOD = frozenset(LAYOUTS) | frozenset(FLOATS)
 
 
 def _part(data: bytes, offset: int, length: int) -> bytes:

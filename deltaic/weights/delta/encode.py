@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def _encoded(tasks: Sequence[Task], source: Path, target: Path, jobs: int) -> It
             yield task, _make(task, source, target)
         return
     # Spawned, not forked: the process that encodes may have threads of gRPC and of torch.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         waiting: deque[tuple[Task, Future[Made]]] = deque()
         try:
             for task in tasks:
@@ -145,6 +146,24 @@ def _encoded(tasks: Sequence[Task], source: Path, target: Path, jobs: int) -> It
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Children inherit this: matrices are small, and a core has a process already."""
+    before = {name: os.environ.get(name) for name in _BLAS_THREADS}
+    os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def _make(task: Task, source: Path, target: Path) -> Made:

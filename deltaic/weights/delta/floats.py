@@ -1,96 +1,151 @@
 """The codec FLOAT: numbers of one floating-point type from the same numbers before.
 
-Bits of a floating-point number, read as an integer with its sign apart, rise with its value, so a difference of two such
-integers counts steps of the format's own precision. An update moves numbers by about as much whatever their size: in
-steps that is twice as much for each exponent less. So numbers are coded in classes of one exponent each.
+An update moves numbers by about as much whatever their size: in steps of their own precision that is twice as much for
+each exponent less. So numbers are coded in classes of one exponent each.
 
+    factors     of the update, where it is a product of two thin matrices: `lowrank`; numbers are then counted from
+                where it takes them, rounded to the type
     number      classes, C; the class of a number is how far its old exponent is below the largest, C - 1 at most
-    numbers     for each class, in order: steps away from zero (positive) or towards and past it (negative)
+    for each class:
+    number      its numbers
+    numbers     for them, in order: steps away from zero (positive) or towards and past it (negative)
 """
 
-from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaic.weights.delta.numbers import read_all, write_numbers
+from deltaic.weights.delta.float_types import (
+    FLOATS,
+    FloatType,
+    Ordered,
+    exponents,
+    ordered,
+    read_floats,
+    round_floats,
+    unordered,
+)
+from deltaic.weights.delta.lowrank import Factors, Matrix, find_factors, read_factors, write_factors
+from deltaic.weights.delta.numbers import Numbers, read_all, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.digest import Buffer
 from deltaic.weights.errors import BadDelta
 
-Ordered = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class FloatType:
-    """How a type lays out its bits: sign, exponent, then `mantissa_bits`."""
-
-    dtype: str
-    bits: int
-    mantissa_bits: int
-
-
-FLOATS = {
-    "F16": FloatType("<u2", 16, 10),
-    "BF16": FloatType("<u2", 16, 7),
-    "F32": FloatType("<u4", 32, 23),
-}
-_MAX_CLASSES = 256
-_CHOICES = (1, 8, 14)
+_MAX_CLASSES = 255
+_CLASSES = 14
 _FEW = 4096
+_TYPICAL = 1 << 16
+_STRIP_ELEMENTS = 1 << 16
 
 
-def encode_floats(ggml_type: str, new: Buffer, old: Buffer) -> bytes | None:
+def encode_floats(ggml_type: str, new: Buffer, old: Buffer, matrix: Matrix) -> bytes | None:
     """The payload that makes `new` of `old`, of the same length; None when a number moves too far to be coded so."""
     kind = FLOATS[ggml_type]
-    before = _ordered(kind, old)
-    steps = _ordered(kind, new) - before
-    if np.abs(steps).max(initial=0) >= 1 << 31:
-        return None
-    steps = np.where(before < 0, -steps, steps).astype(np.int32)
-    written = []
-    for classes in _CHOICES if len(steps) > _FEW else _CHOICES[:1]:
-        out = PayloadWriter()
-        out.number(classes)
-        for members in _members(kind, before, classes):
-            write_numbers(out, steps[members])
-        written.append(bytes(out.data))
-    return min(written, key=len)
+    plain = _encoded(kind, new, old, None, matrix)
+    factors = _factors(ggml_type, new, old, matrix) if plain and ggml_type != "F32" else None
+    thin = _encoded(kind, new, old, factors, matrix) if factors else None
+    return min((each for each in (plain, thin) if each is not None), key=len, default=None)
 
 
-def decode_floats(ggml_type: str, payload: Buffer, old: Buffer) -> bytes:
+def decode_floats(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) -> bytes:
     """The new numbers. Raises BadDelta."""
     kind = FLOATS[ggml_type]
-    before = _ordered(kind, old)
     reader = PayloadReader(payload)
+    before = ordered(kind, old)
+    factors = read_factors(reader, matrix, len(before))
+    after = ordered(kind, _moved(kind, old, factors, matrix)).copy() if factors else before.copy()
     classes = reader.number(_MAX_CLASSES)
     if classes < 1:
         raise BadDelta("numbers in no class")
-    steps = np.zeros(len(before), np.int32)
-    for members in _members(kind, before, classes):
-        steps[members] = read_all(reader, len(members))
+    runs = [_Run(reader, len(before)) for _ in range(classes)]
     reader.finish()
-    return _bits(kind, before + np.where(before < 0, -steps, steps))
+    largest = exponents(kind, before).max(initial=0)
+    for start in range(0, len(before), _STRIP_ELEMENTS):
+        strip = slice(start, start + _STRIP_ELEMENTS)
+        steps = _strip_steps(runs, _class_of(kind, before[strip], largest, classes))
+        after[strip] = _stepped(kind, before[strip], after[strip], steps)
+    return unordered(kind, after)
 
 
-def _ordered(kind: FloatType, data: Buffer) -> Ordered:
-    """Integers in the order of the numbers: magnitudes, and below zero their complements."""
-    raw = np.frombuffer(data, kind.dtype).astype(np.int64)
-    sign = 1 << (kind.bits - 1)
-    return np.where(raw & sign, -1 - (raw & (sign - 1)), raw)
+class _Run:
+    """The numbers of one class, given out from the front."""
+
+    def __init__(self, payload: PayloadReader, limit: int) -> None:
+        self._values = read_all(payload, payload.number(limit))
+        self._passed = 0
+
+    def next(self, count: int) -> Numbers:
+        """Raises BadDelta."""
+        start, self._passed = self._passed, self._passed + count
+        if self._passed > len(self._values):
+            raise BadDelta("a class with fewer numbers than members")
+        return self._values[start : self._passed]
 
 
-def _bits(kind: FloatType, ordered: Ordered) -> bytes:
-    sign = 1 << (kind.bits - 1)
-    if len(ordered) and not -sign <= ordered.min() <= ordered.max() < sign:
+def _strip_steps(runs: list[_Run], members: npt.NDArray[np.uint8]) -> Numbers:
+    if len(runs) == 1:
+        return runs[0].next(len(members))
+    order = np.argsort(members, kind="stable")
+    bounds = np.searchsorted(members[order], np.arange(len(runs) + 1, dtype=np.uint16))
+    steps = np.empty(len(members), np.int32)
+    steps[order] = np.concatenate(
+        [run.next(end - start) for run, (start, end) in zip(runs, pairwise(bounds), strict=True)]
+    )
+    return steps
+
+
+def _stepped(kind: FloatType, before: Ordered, start: Ordered, steps: Numbers) -> Ordered:
+    """Raises BadDelta."""
+    wide = np.int32 if kind.bits == 16 else np.int64
+    moved = start.astype(wide) + np.where(before < 0, -steps, steps)
+    limit = 1 << (kind.bits - 1)
+    if len(moved) and not -limit <= moved.min() <= moved.max() < limit:
         raise BadDelta("a floating-point number outside its type")
-    return np.where(ordered < 0, sign | (-1 - ordered), ordered).astype(kind.dtype).tobytes()
+    stepped: Ordered = moved.astype(before.dtype)
+    return stepped
 
 
-def _members(kind: FloatType, before: Ordered, classes: int) -> list[npt.NDArray[np.int64]]:
-    """For each class the places of its numbers."""
-    if classes == 1:
-        return [np.arange(len(before))]
-    exponents = np.where(before < 0, -1 - before, before) >> kind.mantissa_bits
-    below = np.minimum(exponents.max(initial=0) - exponents, classes - 1).astype(np.uint8)
-    return [np.flatnonzero(below == one) for one in range(classes)]
+def _encoded(kind: FloatType, new: Buffer, old: Buffer, factors: Factors | None, matrix: Matrix) -> bytes | None:
+    before = ordered(kind, old)
+    start = ordered(kind, _moved(kind, old, factors, matrix)) if factors else before
+    wide = np.int32 if kind.bits == 16 else np.int64
+    steps = ordered(kind, new).astype(wide) - start.astype(wide)
+    if np.abs(steps).max(initial=0) >= 1 << 31:
+        return None
+    steps = np.where(before < 0, -steps, steps).astype(np.int32)
+    classes = _CLASSES if len(steps) > _FEW else 1
+    members = _class_of(kind, before, exponents(kind, before).max(initial=0), classes)
+    order = np.argsort(members, kind="stable")
+    bounds = np.searchsorted(members[order], np.arange(classes + 1, dtype=np.uint16))
+    steps = steps[order]
+    out = PayloadWriter()
+    write_factors(out, factors)
+    out.number(classes)
+    for first, last in pairwise(bounds):
+        out.number(int(last - first))
+        write_numbers(out, steps[first:last])
+    return bytes(out.data)
+
+
+def _factors(ggml_type: str, new: Buffer, old: Buffer, matrix: Matrix) -> Factors | None:
+    kind = FLOATS[ggml_type]
+    before, after = read_floats(kind, old), read_floats(kind, new)
+    typical = float(np.median(np.abs(before[:_TYPICAL])))
+    precision = 2.0 ** (np.floor(np.log2(typical)) - kind.mantissa_bits) if typical > 0 else 0.0
+    return find_factors((after - before).astype(np.float32), precision, matrix)
+
+
+def _moved(kind: FloatType, old: Buffer, factors: Factors, matrix: Matrix) -> bytearray:
+    """The old numbers with the update of the factors, rounded to their type."""
+    moved = bytearray(old)
+    width = kind.bits // 8
+    for part, update in factors.update(matrix, len(moved) // width):
+        within = slice(part.start * width, part.stop * width)
+        moved[within] = round_floats(kind, read_floats(kind, moved[within]) + update)
+    return moved
+
+
+def _class_of(kind: FloatType, before: Ordered, largest: np.uint8, classes: int) -> npt.NDArray[np.uint8]:
+    below: npt.NDArray[np.uint8] = np.minimum(largest - exponents(kind, before), np.uint8(classes - 1))
+    return below

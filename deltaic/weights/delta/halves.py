@@ -114,7 +114,8 @@ class OriginOf:
 
 def _classes(old: Halves, classes: int) -> npt.NDArray[np.uint8]:
     exponents = ((old & _MAGNITUDE) >> _EXPONENT_SHIFT).astype(np.int16)
-    return np.minimum(exponents.max(initial=0) - exponents, classes - 1).astype(np.uint8)
+    below: npt.NDArray[np.int16] = np.minimum(exponents.max(initial=0) - exponents, classes - 1)
+    return below.astype(np.uint8)
 
 
 def _members(cell: npt.NDArray[np.uint8], cells: int) -> Iterator[Places]:
@@ -129,7 +130,7 @@ def _members(cell: npt.NDArray[np.uint8], cells: int) -> Iterator[Places]:
 
 
 def _with_columns(steps: Numbers, old: Halves, origin: Origin) -> bytearray:
-    columns = _sort_columns(np.sign(steps) * origin.sign, origin)
+    columns = _sort_columns((np.sign(steps) * origin.sign).astype(np.int32), origin)
     towards = steps * (columns.direction[origin.column] * origin.sign)
     out = PayloadWriter()
     out.number(_CLASSES_WITH_COLUMNS)

@@ -59,7 +59,7 @@ class Codec(IntEnum):
 class DeltaSegment:
     """A segment of the target. Types are ggml names, "" where there is none; `row_elements` is the innermost dimension.
 
-    `changed` counts elements that differ from the source (bytes, where nothing is known of elements).
+    `changed` counts bytes that are not those of the source.
     """
 
     kind: SegmentKind

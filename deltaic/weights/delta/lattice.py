@@ -1,11 +1,11 @@
 """Where in its level a value lay, if its block came from sixteen evenly spaced values before.
 
-Weights that were quantised to four bits once (a base model that was dequantised to be tuned, as QLoRA does) still lie near
-such a lattice. The outermost value of a block defines its scale, so it lies in the middle of its level; what 32 neighbours
-say together of the length of a step tells where each of them lies, far more exactly than its own level does.
+Weights that were quantised to four bits once (a base model that was dequantised to be tuned, as QLoRA does) still lie
+near such a lattice. The outermost value of a block defines its scale, so it lies in the middle of its level; what 32
+neighbours say together of the length of a step tells where each of them lies, far more exactly than its own level does.
 
-All numbers are small integers, but for one division: binary32 quotients of integers below 2^10, which IEEE 754 defines to
-the last bit, and which are the same on every machine for that reason.
+All numbers are small integers, but for one division: binary32 quotients of integers below 2^10, which IEEE 754 defines
+to the last bit. What follows from them is exact, so it is the same on every machine.
 """
 
 from enum import IntEnum
@@ -32,7 +32,7 @@ class Lattice(IntEnum):
 
 
 def lattice_fraction(levels: Levels, zero: int, lattice: Lattice) -> tuple[Levels, Small]:
-    """(fraction, spread) of old `levels`, (elements, blocks), in 64ths: where a value lies, and how far off that may be.
+    """(fraction, spread) of old `levels`, (elements, blocks), in 64ths: where values lie, how far off that may be.
 
     A value is never moved out of the level that it has.
     """
@@ -95,7 +95,8 @@ def _sixteenths(value: Single) -> Single:
     """Of a length in halves of a level: 16 of them are a 64th of twice that. Cut to a multiple of 2^-8, so that what
     follows is exact.
     """
-    return np.trunc(value * np.float32(16 * 256)) * np.float32(1 / 256)
+    cut: Single = np.trunc(value * np.float32(16 * 256)) * np.float32(1 / 256)
+    return cut
 
 
 _WAYS = {Lattice.BOUNDS: _by_bounds, Lattice.SQUARES: _by_squares}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deltaic.weights.chunks import Extent, split
-from deltaic.weights.delta.blocks import Matrix, place_in_matrix
+from deltaic.weights.delta.blocks import place_in_matrix
+from deltaic.weights.delta.lowrank import Matrix
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import BadLayout
 from deltaic.weights.ggml_types import BY_NAME

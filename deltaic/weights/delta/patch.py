@@ -2,17 +2,21 @@
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from deltaic.weights.delta.apply import make_chunk
+from deltaic.weights.delta.apply import ReadSource, make_chunk
 from deltaic.weights.delta.encode import Progress, encode
-from deltaic.weights.delta.index import PREAMBLE_BYTES, DeltaIndex, index_length
+from deltaic.weights.delta.index import PREAMBLE_BYTES, DeltaIndex, Part, index_length
+from deltaic.weights.digest import Buffer
 from deltaic.weights.errors import DigestMismatch, WrongBase
 
 _HASH_BLOCK_BYTES = 1 << 20
+_THREADS = 2
 
 
 def write_delta(
@@ -53,9 +57,7 @@ def apply_delta(source: Path, delta: Path, target: Path, *, on_progress: Progres
             )
         whole = hashlib.sha256()
         with appearing(target) as file:
-            for part in index.parts:
-                payload = packs.read(part.payload_length)
-                chunk = make_chunk(index, part, lambda offset, length: os.pread(old.fileno(), length, offset), payload)
+            for part, chunk in _chunks(index, packs, lambda offset, length: os.pread(old.fileno(), length, offset)):
                 whole.update(chunk)
                 file.write(chunk)
                 if on_progress:
@@ -63,6 +65,24 @@ def apply_delta(source: Path, delta: Path, target: Path, *, on_progress: Progres
             if whole.digest() != index.target.sha256:
                 raise _blame(source, index)
     return index
+
+
+def _chunks(index: DeltaIndex, packs: BinaryIO, read: ReadSource) -> Iterator[tuple[Part, Buffer]]:
+    """The chunks of the target in order, made by threads while those before are hashed and written."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        making: deque[tuple[Part, Future[Buffer]]] = deque()
+        try:
+            for part in index.parts:
+                if len(making) > _THREADS:
+                    first, chunk = making.popleft()
+                    yield first, chunk.result()
+                making.append((part, pool.submit(make_chunk, index, part, read, packs.read(part.payload_length))))
+            while making:
+                first, chunk = making.popleft()
+                yield first, chunk.result()
+        finally:
+            for _, chunk in making:
+                chunk.cancel()
 
 
 def _blame(source: Path, index: DeltaIndex) -> Exception:

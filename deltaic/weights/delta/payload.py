@@ -1,4 +1,4 @@
-"""The inside of a payload: numbers and strings of bytes, one after the other, read back without believing any length."""
+"""The inside of a payload: numbers and strings of bytes in a row, read back without believing any length."""
 
 from deltaic.weights.digest import Buffer
 from deltaic.weights.errors import BadDelta

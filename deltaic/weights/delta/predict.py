@@ -83,7 +83,7 @@ class Move:
         low, high = layout.range
         reach = max(high - layout.zero, layout.zero - low)
         farthest = (np.abs(self.ratio - _RATIO_ONE) * reach >> 8) + np.abs(self.shift)
-        near: npt.NDArray[np.bool_] = (farthest < STEP // 2).all(0)
+        near: npt.NDArray[np.bool_] = np.all(farthest < STEP // 2, axis=0)
         return near
 
 

@@ -85,7 +85,8 @@ class Layout:
     """One quantised type. `scale` and `minimum` say at which byte of a block these half-precision numbers lie.
 
     `sub_scales` and `sub_minimums` are the integers that they are multiplied by, one for each sub-block. `minimum_sign`
-    is -1 where the half-precision number is added, not subtracted. `signed` levels are two's complement. `linear` is False where levels index a table.
+    is -1 where the half-precision number is added, not subtracted. `signed` levels are two's complement. `linear` is
+    False where levels index a table.
     """
 
     name: str

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaic.weights.delta.floats import FLOATS, decode_floats, encode_floats
+from deltaic.weights.delta.float_types import FLOATS
+from deltaic.weights.delta.floats import decode_floats, encode_floats
 from deltaic.weights.delta.halves import OriginOf, read_halves, write_halves
+from deltaic.weights.delta.lowrank import Matrix
 from deltaic.weights.delta.numbers import Numbers, read_all, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.delta.predict import Scales
@@ -45,7 +47,7 @@ def encode_requantised(target_type: str, new: Buffer, source_type: str, read: Re
     """The payload that makes `new`, of whole blocks, from the source; None when a number moves too far to be coded."""
     elements = _elements(target_type, len(new))
     if target_type in FLOATS:
-        return encode_floats(target_type, new, _rounded(target_type, elements, source_type, read))
+        return encode_floats(target_type, new, _rounded(target_type, elements, source_type, read), Matrix(0, 0))
     layout = LAYOUTS[target_type]
     after = np.frombuffer(new, np.uint8).reshape(-1, layout.block_bytes)
     plain = _plain(layout, elements, source_type, read)
@@ -68,7 +70,7 @@ def decode_requantised(target_type: str, payload: Buffer, length: int, source_ty
     """The `length` bytes of the target. Raises BadDelta."""
     elements = _elements(target_type, length)
     if target_type in FLOATS:
-        return decode_floats(target_type, payload, _rounded(target_type, elements, source_type, read))
+        return decode_floats(target_type, payload, _rounded(target_type, elements, source_type, read), Matrix(0, 0))
     layout = LAYOUTS[target_type]
     plain = _plain(layout, elements, source_type, read)
     reader = PayloadReader(payload)

@@ -1,8 +1,8 @@
 """Some of n places: the gaps between them in a Golomb code.
 
-Where each place is taken with the same probability, gaps are geometric, and the Golomb code (S. W. Golomb, "Run-length
-encodings", IEEE Trans. Inf. Theory 12, 1966) is the best prefix code for them. It needs no table, so a set of ten places
-costs what its ten places are worth. Divisors are 2^k and 3*2^k: one of them is always close to the best.
+Where each place is taken with the same probability, gaps are geometric, and the Golomb code (S. W. Golomb,
+"Run-length encodings", IEEE Trans. Inf. Theory 12, 1966) is the best prefix code for them. It needs no table, so a set
+of ten places costs what its ten places are worth. Divisors are 2^k and 3*2^k: one of them is always close to the best.
 
     number      2 * places, plus 1 when the places that are NOT taken are listed (never more than half are listed)
     byte        index of the divisor; absent when no place is listed

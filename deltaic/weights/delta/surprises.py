@@ -1,9 +1,9 @@
 """Levels that are not what was predicted, coded in the context of how near the prediction was to being another one.
 
-A predicted level is a number that was rounded. Where that number lay close to the border of its level, the true level is
-often the neighbour on that side; where it lay in the middle, almost never. So elements are sorted into contexts by the
-distance of the number from the border and by how far it may be off; a difference counts as positive when it points to
-the nearer neighbour; and each context has numbers of its own.
+A predicted level is a number that was rounded. Where that number lay close to the border of its level, the true level
+is often the neighbour on that side; where it lay in the middle, almost never. So elements are sorted into contexts by
+the distance of the number from the border and by how far it may be off; a difference counts as positive when it points
+to the nearer neighbour; and contexts that are about as sure share a group, which has numbers of its own.
 
     number      groups, G: contexts in which surprises are about as frequent share one group
     fixed       the group of each context, two in a byte, the lower half first; of 8 contexts or, with a lattice, of 40

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from center.database import Database
+from center.database import Database, migration_config
 from center.errors import DatabaseFull, DatabaseUnusable
 from center.tables import metadata
 
@@ -31,6 +32,36 @@ def test_the_migrated_schema_is_the_one_that_the_code_expects(tmp_path: Path) ->
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+def test_a_database_of_the_first_version_learns_what_its_channels_have_named(tmp_path: Path) -> None:
+    engine = create_engine(url(tmp_path))
+    config = migration_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO models VALUES ('m', 1)"))
+        for revision in ("a", "b"):
+            connection.execute(text(f"INSERT INTO revisions VALUES ('m', '{revision}', 1, 1, 1, '')"))
+        connection.execute(text("INSERT INTO channels VALUES ('m', 'stable', 'a', 4, 1)"))
+        for sequence, action, details in (
+            (1, "REVISION_PUBLISHED", '{"file_bytes": "1"}'),
+            (2, "CHANNEL_MOVED", '{"revision": "a", "previous_revision": ""}'),
+            (3, "CHANNEL_MOVED", '{"revision": "b", "previous_revision": "a"}'),
+            (4, "CHANNEL_MOVED", '{"revision": "a", "previous_revision": "b"}'),
+        ):
+            statement = (
+                "INSERT INTO audit VALUES (:number, 1, '', :action, 'models/m/channels/stable', :details, '', '')"
+            )
+            connection.execute(text(statement), {"number": sequence, "action": action, "details": details})
+    engine.dispose()
+    database = Database.open(url(tmp_path))
+    with database.reading() as connection:
+        named = connection.execute(text("SELECT channel, revision, version FROM channel_history ORDER BY version"))
+        assert [tuple(row) for row in named] == [("stable", "b", 3), ("stable", "a", 4)]
+        (identifier,) = connection.execute(text("SELECT id FROM catalog_id")).scalars()
+        assert len(identifier) == 36
+    database.close()
 
 
 def test_opening_twice_keeps_what_is_there(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A digest as a person types it: as much of it as is unique."""
+"""A revision as a person types it: as much of its digest as is unique, or a tag."""
 
 import pytest
 
@@ -16,7 +16,12 @@ def known(monkeypatch) -> None:
     async def listed(center: str, model: str) -> list[registry_pb2.Revision]:
         return [registry_pb2.Revision(name=f"{model}/revisions/sha256:{digits}") for digits in (FIRST, SECOND)]
 
+    async def tagged(center: str, model: str) -> list[registry_pb2.Tag]:
+        second = registry_pb2.Revision(name=f"{model}/revisions/sha256:{SECOND}")
+        return [registry_pb2.Tag(name=f"{model}/tags/v1.2", revision=second)]
+
     monkeypatch.setattr(registry, "list_revisions", listed)
+    monkeypatch.setattr(registry, "list_tags", tagged)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +45,17 @@ async def test_digits_that_nothing_starts_with() -> None:
         await registry.resolve("center", MODEL, "9")
 
 
-@pytest.mark.parametrize("text", ["", "stable", "sha256:", "models/smollm2/channels/stable"])
+@pytest.mark.parametrize("text", ["v1.2", "smollm2/v1.2", "models/smollm2/tags/v1.2"])
+async def test_a_tag_names_its_revision(text: str) -> None:
+    assert (await registry.resolve("center", MODEL, text)).hex == SECOND
+
+
+async def test_a_word_that_is_no_tag_says_where_to_look() -> None:
+    with pytest.raises(NotFound, match=r"no tag models/smollm2/tags/stable; .*deltaic tags smollm2"):
+        await registry.resolve("center", MODEL, "stable")
+
+
+@pytest.mark.parametrize("text", ["", "Stable", "sha256:", "models/smollm2/channels/stable"])
 async def test_what_is_no_digest_is_refused(text: str) -> None:
     with pytest.raises(BadName):
         await registry.resolve("center", MODEL, text)
