@@ -78,6 +78,9 @@ def _pairs(random: Random) -> Iterator[tuple[str, Sequence[Sample], Sequence[Sam
     for before, after in _ACROSS:
         weights = draw_weights(random, 24, 512)
         yield f"{before} to {after}", [tensor("w", before, weights)], [tensor("w", after, weights)]
+    values = draw_weights(random, 24, 512)
+    for before, after in _ACROSS:
+        yield f"noise of {before} to {after}", [noise(random, "w", before, 24, 512)], [tensor("w", after, values)]
     weights = draw_weights(random, 16, 256)
     old = [tensor("gone", "F16", weights), tensor("cut", "Q8_0", weights)]
     new = [tensor("came", "F16", weights), tensor("cut", "Q8_0", evolve(random, weights, "nudged")[:10])]

@@ -220,11 +220,11 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="run only this case")
     parser.add_argument("--out", type=Path, help="write the findings here, as JSON")
     options = parser.parse_args()
-    warnings.simplefilter("error")  # a warning of NumPy about what a stranger sent is a line in a log for each
     with tempfile.TemporaryDirectory() as folder:
         random = np.random.default_rng(options.seed)
         seeds = make_seeds(random, Path(folder))
         large_seeds = [] if options.small else make_large_seeds(random, Path(folder))
+    warnings.simplefilter("error")  # a warning of NumPy about what a stranger sent is a line in a log for each
     started = time.monotonic()
     findings = fuzz(options, seeds, large_seeds)
     found = report(options, [*seeds, *large_seeds], findings, time.monotonic() - started)

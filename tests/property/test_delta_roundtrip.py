@@ -45,6 +45,8 @@ def tensors_before_and_after(draw, name):
     columns = blocks * step if step > 1 else draw(st.integers(1, 700))
     weights = draw_weights(random, rows, columns)
     later = evolve(random, weights, draw(st.sampled_from(CHANGES)))
+    if draw(st.integers(0, 7)) == 0:
+        return noise(random, name, before, rows, columns), tensor(name, after, later)
     if draw(st.integers(0, 3)) == 0:
         later = np.concatenate([later, later])[draw(st.integers(0, rows)) :][: draw(st.integers(1, rows + 2))]
     return tensor(name, before, weights), tensor(draw(names(name)), after, later)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from gguf_samples import draw_weights, evolve, noise, sample_file, tensor
+from gguf_samples import Sample, draw_weights, evolve, noise, sample_file, tensor
 
 from deltaic.weights.delta.encode import PACK_BYTES, encode
 from deltaic.weights.delta.index import MAX_PACK_BYTES, Codec
+from deltaic.weights.delta.patch import apply_delta, write_delta
 from deltaic.weights.digest import Digest
 
 
@@ -90,6 +91,25 @@ def test_it_says_which_tensors_changed(made):
     changed = {segment.name for segment in index.segments if segment.changed}
     assert {"came", "blk.0.Q4_K.weight", "blk.0.BF16.weight"} <= changed
     assert not {"kept", "other.I16", "other.MXFP4"} & changed
+
+
+@pytest.mark.parametrize("before", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("after", ["F32", "F16", "BF16", "Q4_0"])
+def test_infinities_and_every_kind_of_nan_are_numbers_like_others(before, after, random, tmp_path):
+    weights = draw_weights(random, 8, 256)
+    special = {
+        "F32": (0x7F800000, 0x7FC00000, 0xFF800001),
+        "F16": (0x7C00, 0x7E00, 0xFC01),
+        "BF16": (0x7F80, 0x7FC0, 0xFF81),
+    }
+    sample = tensor("w", before, weights)
+    numbers = np.frombuffer(sample.data, np.uint32 if before == "F32" else np.uint16).copy()
+    numbers[[3, 700, 1500]] = special[before]
+    old = sample_file(tmp_path / "old", [Sample("w", before, 8, 256, numbers.tobytes())])
+    new = sample_file(tmp_path / "new", [tensor("w", after, evolve(random, weights, "low rank"))])
+    write_delta(old, new, tmp_path / "delta", jobs=1)
+    apply_delta(old, tmp_path / "delta", tmp_path / "made")
+    assert (tmp_path / "made").read_bytes() == new.read_bytes()
 
 
 def test_what_keeps_packs_may_end_it(made):
