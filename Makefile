@@ -95,8 +95,9 @@ $(BENCH_READY): $(READY) tools/bench_setup.sh
 	@tools/bench_setup.sh
 	@touch $@
 
-.PHONY: $(BENCHES)
+.PHONY: bench-delta
 bench-delta: ## size, speed and memory of deltas beside their peers (ARGS=...)
+.PHONY: bench-transfer
 bench-transfer: ## pulling a model beside curl from nginx, and over a line that is cut (ARGS=...)
 $(BENCHES): bench-%: bench-setup models
 	@echo "bench $*"

@@ -11,6 +11,7 @@ import structlog
 from center.audit_log import AuditLog
 from center.audit_servicer import AuditServicer
 from center.catalog import Catalog
+from center.channel_deltas import ChannelDeltas
 from center.collection import Collector
 from center.config import CenterSettings
 from center.database import Database
@@ -34,7 +35,9 @@ from deltaic.runtime.lifetime import beside
 from deltaic.store.addresses import open_chunk_store
 from deltaic.store.chunk_store import ObjectChunkStore
 from deltaic.store.model_files import ModelFiles
+from deltaic.store.reading import ReadersInTurn
 from deltaic.transfer.content_servicer import ContentServicer
+from deltaic.transfer.deltas.service import DeltaService
 from deltaic.transfer.threads import in_thread
 from deltaic.v1 import audit_pb2_grpc, content_pb2_grpc, fleet_pb2_grpc, inference_pb2_grpc, registry_pb2_grpc
 
@@ -53,10 +56,13 @@ class _Parts:
     collector: Collector
     hot: HotModels
     hub: WatchHub
+    deltas: DeltaService
 
 
 class Center:
-    """One center. Enter `running()` once."""
+    """One center. Enter `running()` once; `deltas` are there while it runs."""
+
+    deltas: DeltaService
 
     def __init__(self, settings: CenterSettings, *, trial_load: TrialLoad | None = None) -> None:
         """`trial_load` None loads every published file once in a worker process."""
@@ -73,13 +79,15 @@ class Center:
         """
         async with AsyncExitStack() as stack:
             parts = await self._open(stack)
+            self.deltas = parts.deltas
             server = Server(self._settings.listen)
             _register(server, parts)
             await stack.enter_async_context(server.running(grace=self._settings.grace))
-            # Entered last, left first: watches would otherwise use up the grace of everybody else.
+            # Entered last, left first: who watches or waits would otherwise use up the grace of everybody else.
             stack.callback(parts.hub.close)
             if hours := self._settings.collect_hours:
                 await stack.enter_async_context(beside(parts.collector.endlessly(hours, self.name)))
+            stack.callback(parts.deltas.maker.stop_waiting)
             if not self.address.startswith("unix:"):
                 self.address = f"{self.address.rpartition(':')[0]}:{server.port}"
             models, revisions = await in_thread(parts.catalog.counts)
@@ -103,7 +111,12 @@ class Center:
         library = Library(database, settings.keep_policy)
         collector = Collector(library, chunks, shelf, folder, settings.upload_hours * 3600)
         await _sign(collector)
-        return _Parts(database, catalog, chunks, manifests, publisher, collector, hot, WatchHub())
+        budget, hub = settings.deltas_bytes, WatchHub()
+        deltas = await in_thread(DeltaService, folder / "deltas", budget, shelf.lease, jobs=settings.delta_jobs)
+        await stack.enter_async_context(deltas.running())
+        moves = ChannelDeltas(catalog, manifests, hub, deltas, settings.delta_history)
+        await stack.enter_async_context(beside(moves.run()))
+        return _Parts(database, catalog, chunks, manifests, publisher, collector, hot, hub, deltas)
 
 
 def _open_shelf(folder: Path, chunks: ObjectChunkStore, cache_bytes: int) -> Shelf:
@@ -121,13 +134,19 @@ async def _sign(collector: Collector) -> None:
 def _register(server: Server, parts: _Parts) -> None:
     server.add(
         content_pb2_grpc.add_ContentServiceServicer_to_server,
-        ContentServicer(parts.chunks, parts.chunks),
+        ContentServicer(ReadersInTurn(parts.deltas.shelf, parts.chunks), parts.chunks),
         "deltaic.v1.ContentService",
     )
     server.add(
         registry_pb2_grpc.add_RegistryServiceServicer_to_server,
         RegistryServicer(
-            parts.catalog, parts.publisher, parts.manifests, parts.hub, Tags(parts.database), parts.collector
+            parts.catalog,
+            parts.publisher,
+            parts.manifests,
+            parts.hub,
+            Tags(parts.database),
+            parts.collector,
+            parts.deltas,
         ),
         "deltaic.v1.RegistryService",
     )

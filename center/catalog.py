@@ -41,6 +41,15 @@ class Catalog:
         with self._database.reading() as connection:
             return rows.find_revision(connection, name) is not None
 
+    def named(self, revisions: Sequence[str]) -> list[Revision]:
+        """Those of these revisions ("sha256:hex") that any model has, each once, the newest first."""
+        columns = tables.revisions.c
+        query = select(tables.revisions).where(columns.revision.in_(revisions))
+        query = query.order_by(columns.create_time_us.desc(), columns.model)
+        with self._database.reading() as connection:
+            found = [rows.to_revision(row) for row in connection.execute(query).mappings()]
+        return list({each.name.revision: each for each in reversed(found)}.values())[::-1]
+
     def list_revisions(self, model: ModelName, size: int = 0, token: str = "") -> Page[Revision]:
         """Newest first. Raises UnknownModel, BadPage."""
         limit = page_size(size)
@@ -157,7 +166,7 @@ class Catalog:
                 connection,
                 time_us=now,
                 actor=actor,
-                action="CHANNEL_MOVED",
+                action=audit_log.CHANNEL_MOVED,
                 resource=str(name),
                 details={
                     "revision": revision.revision,
@@ -167,6 +176,13 @@ class Catalog:
             moved = Channel(name, target, entry.sequence, now)
             rows.write_channel(connection, moved, is_new=present is None)
             return moved
+
+    def named_before(self, channel: ChannelName, most: int) -> list[Revision]:
+        """What a channel named before, the last first, each once; revisions that are gone are left out."""
+        with self._database.reading() as connection:
+            earlier = audit_log.named_before(connection, str(channel), most)
+            found = (rows.find_revision(connection, RevisionName(channel.model, each)) for each in earlier)
+            return [revision for revision in found if revision is not None]
 
     def counts(self) -> tuple[int, int]:
         """Models, revisions."""

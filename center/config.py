@@ -58,6 +58,21 @@ class CenterSettings(NodeSettings):
     collect_hours: float = Field(
         0.0, ge=0, description="Hours between collections; 0 collects only when asked: deltaic center gc."
     )
+    deltas_bytes: ByteSize = Field(
+        ByteSize(16 << 30),
+        ge=0,
+        description="Bytes of deltas kept in DATA_DIR/deltas, the ones used longest ago making room; 0 makes none.",
+    )
+    delta_jobs: int = Field(
+        0, ge=0, description="Processes that make one delta, at low priority; 0 takes one for each core."
+    )
+    delta_history: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="When a channel moves, deltas are made from this many of the revisions that it named before; any "
+        "other when a node needs it.",
+    )
     grace: float = Field(5.0, ge=0, description="Seconds that calls have to finish when the center stops.")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="Workers that answer.")
 

@@ -12,7 +12,7 @@ import structlog
 
 from center.catalog import Catalog
 from center.collection import Collector, as_response
-from center.errors import BadRequest, UnknownModel, UnknownRevision
+from center.errors import BadRequest
 from center.manifests import Manifests
 from center.publishing import Order, Publisher
 from center.records import Channel, Revision
@@ -21,7 +21,8 @@ from center.watch import WatchHub
 from deltaic.errors import DeltaicError
 from deltaic.names import ChannelName, ModelName, RevisionName, TagName
 from deltaic.rpc.context import caller
-from deltaic.transfer.planning import plan_update
+from deltaic.transfer.deltas.service import DeltaService
+from deltaic.transfer.plan_messages import MAX_HELD, answer, limits_of
 from deltaic.transfer.threads import in_thread
 from deltaic.v1 import registry_pb2, registry_pb2_grpc
 from deltaic.weights.digest import Digest
@@ -29,7 +30,6 @@ from deltaic.weights.manifest import Manifest
 
 _log = structlog.get_logger(__name__)
 
-MAX_HELD = 100
 MAX_WATCHED = 1_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -46,6 +46,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         hub: WatchHub,
         tags: Tags,
         collector: Collector,
+        deltas: DeltaService,
     ) -> None:
         self._catalog = catalog
         self._publisher = publisher
@@ -53,6 +54,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._hub = hub
         self._tags = tags
         self._collector = collector
+        self._deltas = deltas
 
     async def PublishRevision(
         self, request: registry_pb2.PublishRevisionRequest, context: Context
@@ -159,28 +161,28 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     ) -> registry_pb2.PlanUpdateResponse:
         if len(request.have) > MAX_HELD:
             raise BadRequest(f"{len(request.have)} revisions held", hint=f"name at most {MAX_HELD}")
-        want = RevisionName.parse(request.want)
+        want, limits = RevisionName.parse(request.want), limits_of(request)
         names = {name.revision: name for name in map(RevisionName.parse, request.have)}
         wanted = await in_thread(self._catalog.revision, want)
         manifest = await self._manifest(wanted)
-        held = [found for name in names.values() if (found := await self._held(name))]
-        plan = await in_thread(plan_update, manifest, held)
-        return registry_pb2.PlanUpdateResponse(
-            revision=wanted.to_proto(),
-            reuse_from=[str(names[revision]) for revision in plan.reuse_from],
-            reuse_bytes=plan.reuse_bytes,
-            fetch_bytes=plan.fetch_bytes,
-            fetch_chunks=plan.fetch_chunks,
+        # Any model's: the same weights in another quantisation are often another model.
+        held = [
+            found for each in await in_thread(self._catalog.named, list(names)) if (found := await self._held(each))
+        ]
+        plan = await self._deltas.plan(manifest, held, limits)
+        between = [str(step.target) for step in plan.deltas]
+        known = {each.name.revision: each.name for each in await in_thread(self._catalog.named, between)}
+        known |= names | {want.revision: want}
+        return answer(
+            wanted.to_proto(), plan, lambda digest: known.get(str(digest), RevisionName(want.model, str(digest)))
         )
 
-    async def _held(self, name: RevisionName) -> Manifest | None:
-        """A plan can do without a held revision that is unknown here, or whose manifest cannot be read."""
+    async def _held(self, revision: Revision) -> Manifest | None:
+        """A plan can do without a held revision whose manifest cannot be read."""
         try:
-            return await self._manifest(await in_thread(self._catalog.revision, name))
-        except (UnknownModel, UnknownRevision):
-            return None
+            return await self._manifest(revision)
         except DeltaicError as error:
-            _log.warning("plan.held_left_out", revision=str(name), message=error.message)
+            _log.warning("plan.held_left_out", revision=str(revision.name), message=error.message)
             return None
 
     async def _manifest(self, revision: Revision) -> Manifest:

@@ -1,4 +1,4 @@
-"""`deltaic`: run a role, publish a model, move a channel, talk to a model, see the fleet."""
+"""`deltaic`: run a role, publish a model, move a channel, talk to a model, see the fleet, work on plain files."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import traceback
 
 import typer
 
-from cli import audit, chat, demo, fleet, nodes, publish, registry, tags
+from cli import audit, chat, demo, fleet, nodes, plain, publish, registry, tags
 from deltaic.errors import DeltaicError
 from deltaic.runtime.logs import configure_logs
 
@@ -26,6 +26,7 @@ publish.register(app)
 registry.register(app)
 tags.register(app)
 chat.register(app)
+plain.register(app)
 fleet.register(app)
 audit.register(app)
 demo.register(app)

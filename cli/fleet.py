@@ -49,14 +49,14 @@ def status_rows(nodes: Iterable[fleet_pb2.NodeReport], now: float) -> Iterator[t
         numbers = [str(counts.answered), str(counts.forwarded), str(counts.failed)]
         for state in node.models or [fleet_pb2.ModelState()]:
             phase, *progress = _state_columns(state)
-            yield node.node, "silent" if age > _SILENT_SECONDS else phase, _ago(age), *numbers, *progress
+            yield node.node, "silent" if age > _SILENT_SECONDS else phase, f"{_duration(age)} ago", *numbers, *progress
 
 
-def _ago(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _state_columns(state: fleet_pb2.ModelState) -> tuple[str, str, str, str]:
@@ -74,14 +74,27 @@ def _serves(revision: str) -> str:
 
 
 def _progress(state: fleet_pb2.ModelState) -> str:
-    """How far the last update is, and what came over the line for it."""
+    """How far the last update is, what came over the line for it, and how it came."""
     progress = state.progress
-    came = decimal(progress.wire_bytes)
+    came = f"{decimal(progress.wire_bytes)}{_way(progress)}"
     if state.phase == fleet_pb2.ModelState.PHASE_READY and state.serving_revision == state.target_revision:
         return f"up to date, {came}" if progress.wire_bytes else "up to date"
-    done = progress.reused_bytes + progress.fetched_bytes
+    done = progress.reused_bytes + progress.delta_bytes + progress.fetched_bytes
     percent = min(100.0, 100 * done / max(1, progress.full_bytes))
-    return f"{percent:.0f} %, {came}"
+    words = [f"{percent:.0f} %", came]
+    if progress.bytes_per_second >= 1:
+        words.append(f"{decimal(int(progress.bytes_per_second))}/s")
+    if progress.seconds_left >= 1:
+        words.append(f"{_duration(progress.seconds_left)} left")
+    return ", ".join(words)
+
+
+def _way(progress: fleet_pb2.UpdateProgress) -> str:
+    """Whether chunks came, a delta, or both. The manifest counts as fetched too, and is no chunk."""
+    if not progress.delta_bytes:
+        return " of chunks" if progress.wire_bytes else ""
+    chunks = progress.reused_bytes + progress.delta_bytes < progress.full_bytes
+    return " of delta and chunks" if chunks else " of delta"
 
 
 async def list_nodes(at: str) -> list[fleet_pb2.NodeReport]:

@@ -1,6 +1,6 @@
 """Rows for people and for pipes: nothing is ever cut, since a digest that is cut is worth nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -12,8 +12,14 @@ from deltaic.names import ChannelName
 _GAP = "  "
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], *, below: Sequence[Sequence[str]] = ()) -> None:
-    """Print rows under their columns.
+def print_rows(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    below: Sequence[Sequence[str]] = (),
+    right: Collection[str] = (),
+) -> None:
+    """Print rows under their columns; those in `right` have their cells at the right, as numbers are read.
 
     In a terminal that is too narrow for a row, each group of columns in `below` gets a line of its own under the rest.
     In a pipe every row is one line, however long.
@@ -26,11 +32,15 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], *, below: 
         moved = {index for group in groups for index in group}
         lines = [tuple(index for index in lines[0] if index not in moved), *groups]
     for number, row in enumerate(table):
-        cells = [set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)]
+        cells = [_sized(cell, width, name in right) for name, cell, width in zip(columns, row, widths, strict=True)]
         for place, line in enumerate(lines):
             text = _GAP.join(cells[index] for index in line).rstrip()
             if text:
                 print_line(_GAP + text if place else text, "bold" if number == 0 else "")
+
+
+def _sized(cell: str, width: int, right: bool) -> str:
+    return " " * (width - cell_len(cell)) + cell if right else set_cell_size(cell, width)
 
 
 def print_line(text: str, style: str = "") -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -19,6 +20,9 @@ from deltaic.runtime.lifetime import beside
 from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.follow import Follower
+from deltaic.transfer.settings import sources_of
+from deltaic.transfer.source import Source
+from deltaic.transfer.update import USUAL_LIMITS
 from deltaic.v1 import fleet_pb2, inference_pb2, inference_pb2_grpc
 from deltaic.weights.manifest import Manifest
 from device.answer import Answers, Manner
@@ -54,6 +58,10 @@ class Device:
             # Two connections: a model coming in does not hold up an answer.
             bulk = await stack.enter_async_context(open_channel(settings.upstream, node=self.node))
             questions = await stack.enter_async_context(open_channel(settings.upstream, node=self.node))
+            peers = [
+                (each, await stack.enter_async_context(open_channel(each, node=self.node))) for each in settings.peers
+            ]
+            sources = sources_of(bulk, upstream, peers, settings.fetch_rate)
             host = ModelHost(runtime_folder(folder), settings.engine, self.node, "device", log_level=settings.log_level)
             stack.push_async_callback(host.close)
             decisions = DecisionLog(folder / DECISION_LOG_NAME)
@@ -72,7 +80,7 @@ class Device:
             )
             await stack.enter_async_context(server.running(grace=settings.drain_seconds, serving=False))
             self.port = server.port
-            await stack.enter_async_context(self._following(folder, bulk, upstream, host, answers))
+            await stack.enter_async_context(self._following(folder, bulk, sources, host, answers))
             await server.set_serving(True)
             _log.info(
                 "device.ready", node=self.node, listen=settings.listen, port=self.port, upstream=settings.upstream
@@ -81,13 +89,14 @@ class Device:
 
     @asynccontextmanager
     async def _following(
-        self, folder: Path, channel: grpc.aio.Channel, upstream: str, host: ModelHost, answers: Answers
+        self, folder: Path, channel: grpc.aio.Channel, sources: Sequence[Source], host: ModelHost, answers: Answers
     ) -> AsyncIterator[None]:
         """Answer with the models of the followed channels, keep them current, and report."""
 
         async def activate(state: ChannelState, path: Path, _manifest: Manifest) -> None:
             await host.serve(str(state.channel), state.revision, path)
 
+        upstream = sources[0].name
         reporter = Reporter(channel, upstream, every=self.settings.report_seconds)
         follower = Follower(
             [ChannelName.parse(name) for name in self.settings.channels],
@@ -97,6 +106,9 @@ class Device:
             data_dir=folder,
             upstream_name=upstream,
             on_state=lambda _state: reporter.changed(),
+            sources=sources,
+            in_flight=self.settings.fetch_streams,
+            limits=replace(USUAL_LIMITS, wait_seconds=self.settings.delta_wait),
         )
 
         def reports() -> list[fleet_pb2.NodeReport]:

@@ -13,6 +13,8 @@ from deltaic.names import ChannelName
 from deltaic.runtime.addresses import ListenAddress, NodeAddress
 from deltaic.runtime.setting_words import Words
 from deltaic.runtime.settings import NodeSettings, default_data_dir
+from deltaic.transfer.fetch import MOST_STREAMS
+from deltaic.transfer.settings import FetchRate, FetchStreams, Peers
 from device.detectors import MOST_CHARACTERS, PHONE_REGIONS
 from device.egress import Policy
 from device.errors import ListensToNetwork
@@ -42,6 +44,19 @@ class DeviceSettings(NodeSettings):
         description="Channels to follow, MODEL/CHANNEL, comma-separated or repeated; the device answers with their "
         "models.",
     )
+    peers: Peers = Field(
+        default_factory=list,
+        description="More edges, HOST:PORT, comma-separated or repeated, that model files may also come from; no "
+        "request goes to them.",
+    )
+    fetch_rate: FetchRate = Field(
+        "",
+        description="Most bytes a second that this node fetches, like 2MiB, or by local time of day: "
+        "08:00-18:00=2MiB,18:00-08:00=unlimited. Empty is without limit.",
+    )
+    fetch_streams: FetchStreams = Field(
+        MOST_STREAMS, description="Most streams of one fetch; fewer are open where more bring nothing. 4 MiB each."
+    )
     prefer: Literal["device", "edge"] = Field(
         "device", description="Who answers a public request when both can. Other requests never leave."
     )
@@ -56,6 +71,12 @@ class DeviceSettings(NodeSettings):
     )
     most_characters: int = Field(
         MOST_CHARACTERS, ge=1, le=1_000_000, description="A public request with more characters is not sent away."
+    )
+    delta_wait: float = Field(
+        300.0,
+        ge=0,
+        le=3600,
+        description="Seconds that an update waits for the edge to make a delta before it fetches chunks.",
     )
     report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the edge: counts, no content.")
     drain_seconds: float = Field(10.0, ge=0, description="Seconds that running answers have when the device stops.")

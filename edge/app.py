@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -16,12 +17,19 @@ from deltaic.rpc.server import Server
 from deltaic.runtime.data_folder import own_data_folder, runtime_folder
 from deltaic.runtime.lifetime import beside
 from deltaic.store.model_files import ModelFiles
+from deltaic.store.reading import ReadersInTurn
 from deltaic.transfer.channel_book import ChannelBook, ChannelState
 from deltaic.transfer.content_servicer import ContentServicer
+from deltaic.transfer.deltas.keeping import DeltaKeeper
+from deltaic.transfer.deltas.service import DeltaService
 from deltaic.transfer.follow import BOOK_NAME, Follower
+from deltaic.transfer.settings import sources_of
+from deltaic.transfer.source import Source
+from deltaic.transfer.update import USUAL_LIMITS
 from deltaic.v1 import content_pb2_grpc, fleet_pb2, fleet_pb2_grpc, inference_pb2, inference_pb2_grpc, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
 from edge.answer import Answers
+from edge.branch_deltas import earlier, file_of
 from edge.center_line import CenterLine
 from edge.coming import Coming
 from edge.config import EdgeSettings
@@ -44,7 +52,12 @@ _FLEET = "deltaic.v1.FleetService"
 
 
 class Edge:
-    """One edge. `async with Edge(settings).running() as edge` serves until the context ends."""
+    """One edge. `async with Edge(settings).running() as edge` serves until the context ends.
+
+    `deltas` are there while it runs.
+    """
+
+    deltas: DeltaService
 
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
@@ -65,12 +78,20 @@ class Edge:
             # Two connections: a model coming in does not hold up an answer.
             bulk = await stack.enter_async_context(open_channel(settings.center, node=self.node))
             calls = await stack.enter_async_context(open_channel(settings.center, node=self.node))
+            peers = [
+                (each, await stack.enter_async_context(open_channel(each, node=self.node))) for each in settings.peers
+            ]
+            sources = sources_of(bulk, f"center {settings.center}", peers, settings.fetch_rate)
             files = await asyncio.to_thread(ModelFiles, folder / "models")
             host = ModelHost(run, settings.engine, self.node, "edge", log_level=settings.log_level)
             stack.push_async_callback(host.close)
             valkey = None if settings.index_url else EmbeddedValkey(run)
             self.index_url = valkey.url if valkey else settings.index_url
-            parts = _Parts(self, folder, files, host, bulk, calls)
+            deltas = self.deltas = await asyncio.to_thread(
+                DeltaService, folder / "deltas", settings.deltas_bytes, file_of(files), jobs=settings.delta_jobs
+            )
+            await stack.enter_async_context(deltas.running())
+            parts = _Parts(self, folder, files, host, bulk, calls, sources, deltas)
             stack.push_async_callback(parts.hot_set.close)
             if valkey is not None:
                 await stack.enter_async_context(valkey.running())
@@ -104,11 +125,14 @@ class _Parts:
         host: ModelHost,
         bulk: grpc.aio.Channel,
         calls: grpc.aio.Channel,
+        sources: Sequence[Source],
+        deltas: DeltaService,
     ) -> None:
         settings, node = edge.settings, edge.node
         self._node = node
         self._folder = folder
         self._followed = settings.followed
+        self._files, self._deltas, self._delta_history = files, deltas, settings.delta_history
         center = f"center {settings.center}"
         self._statistics = RequestStatistics()
         self.index = Index(
@@ -123,6 +147,10 @@ class _Parts:
             data_dir=folder,
             upstream_name=center,
             on_state=lambda _state: self._moved(),
+            sources=sources,
+            in_flight=settings.fetch_streams,
+            limits=replace(USUAL_LIMITS, wait_seconds=settings.delta_wait),
+            keeper=DeltaKeeper(deltas.shelf) if settings.deltas_bytes else None,
         )
         self._mirror = Mirror(files, self._follower.held)
         self._reporter = Reporter(calls, center, every=settings.report_seconds)
@@ -131,13 +159,15 @@ class _Parts:
         line = CenterLine(calls, center, coming)
         answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
         self.server = Server(settings.listen)
-        self._register(InferenceServicer(answers, host, settings.request_seconds), files, settings.center)
+        self._register(InferenceServicer(answers, host, settings.request_seconds), settings.center)
 
-    def _register(self, inference: InferenceServicer, files: ModelFiles, center: str) -> None:
+    def _register(self, inference: InferenceServicer, center: str) -> None:
         add = self.server.add
+        content = ContentServicer(ReadersInTurn(self._deltas.shelf, self._files), None)
+        registry = MirrorServicer(self._mirror, self._deltas, center)
         add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, _INFERENCE)
-        add(content_pb2_grpc.add_ContentServiceServicer_to_server, ContentServicer(files, None), _CONTENT)
-        add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, MirrorServicer(self._mirror, center), _REGISTRY)
+        add(content_pb2_grpc.add_ContentServiceServicer_to_server, content, _CONTENT)
+        add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, registry, _REGISTRY)
         add(fleet_pb2_grpc.add_FleetServiceServicer_to_server, FleetServicer(self._fleet), _FLEET)
 
     @asynccontextmanager
@@ -157,6 +187,7 @@ class _Parts:
             finally:
                 await self.server.set_serving(False)
                 self._mirror.close()
+                self._deltas.maker.stop_waiting()
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
@@ -171,6 +202,7 @@ class _Parts:
     async def _activate(self, state: ChannelState, path: Path, manifest: Manifest) -> None:
         await self.hot_set.pin(state.channel, state.revision, path, manifest.size)
         await self.server.set_serving(True, [_INFERENCE])
+        self._deltas.want(earlier(self._files, manifest)[: self._delta_history], manifest)
 
     def _moved(self) -> None:
         """A channel is in another phase, or an update has come further."""

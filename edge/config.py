@@ -12,6 +12,8 @@ from deltaic.names import ChannelName
 from deltaic.runtime.addresses import ListenAddress, NodeAddress
 from deltaic.runtime.setting_words import Words
 from deltaic.runtime.settings import NodeSettings, default_data_dir
+from deltaic.transfer.fetch import MOST_STREAMS
+from deltaic.transfer.settings import FetchRate, FetchStreams, Peers
 
 _INDEX_SCHEMES = ("redis", "rediss", "unix")
 
@@ -34,6 +36,19 @@ class EdgeSettings(NodeSettings):
         description="Channels to follow, MODEL/CHANNEL, comma-separated or repeated; their models stay loaded, others "
         "are asked of the center.",
     )
+    peers: Peers = Field(
+        default_factory=list,
+        description="Other edges, HOST:PORT, comma-separated or repeated, that model files may also come from: of all "
+        "sources the best is used most, and one that does not answer costs nothing.",
+    )
+    fetch_rate: FetchRate = Field(
+        "",
+        description="Most bytes a second that this node fetches, like 2MiB, or by local time of day: "
+        "08:00-18:00=2MiB,18:00-08:00=unlimited. Empty is without limit.",
+    )
+    fetch_streams: FetchStreams = Field(
+        MOST_STREAMS, description="Most streams of one fetch; fewer are open where more bring nothing. 4 MiB each."
+    )
     branch: str = Field("branch", description="Name that the edges of one branch share in their index.")
     index_url: str = Field(
         "",
@@ -46,6 +61,28 @@ class EdgeSettings(NodeSettings):
         gt=0,
         description="Bytes of memory for loaded models, like 4GiB. Models of followed channels are loaded even beyond "
         "it; of the others, the least recently used make room.",
+    )
+    deltas_bytes: ByteSize = Field(
+        ByteSize(4 << 30),
+        ge=0,
+        description="Bytes of deltas kept in DATA_DIR/deltas for this edge's devices, the ones used longest ago making "
+        "room; 0 makes and keeps none.",
+    )
+    delta_jobs: int = Field(
+        1, ge=0, description="Processes that make one delta, at low priority; 0 takes one for each core."
+    )
+    delta_history: int = Field(
+        1,
+        ge=0,
+        le=100,
+        description="When this edge switches, deltas are made from this many of the revisions that it still holds; any "
+        "other when a device needs it.",
+    )
+    delta_wait: float = Field(
+        300.0,
+        ge=0,
+        le=3600,
+        description="Seconds that an update waits for the center to make a delta before it fetches chunks.",
     )
     request_seconds: float = Field(120.0, gt=0, description="Deadline of a request that comes without one.")
     report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the center: counts, no content.")

@@ -75,6 +75,10 @@ class Mirror:
         """The manifest of a complete revision."""
         return self._files.manifest(name.hex) if name in self._revisions else None
 
+    def manifest_of_any(self, hex_: str) -> Manifest | None:
+        """The manifest of a complete revision, whatever its model."""
+        return self._files.manifest(hex_)
+
     def held(self, target: Target) -> RevisionName | None:
         """Which complete revision a request for `target` means."""
         if isinstance(target, ChannelName):

@@ -11,13 +11,12 @@ import grpc
 from deltaic.errors import InvalidArgument
 from deltaic.names import ChannelName, ModelName, RevisionName
 from deltaic.rpc.pages import page_of
-from deltaic.transfer.planning import plan_update
-from deltaic.transfer.threads import in_thread
+from deltaic.transfer.deltas.service import DeltaService
+from deltaic.transfer.plan_messages import MAX_HELD, answer, limits_of
 from deltaic.v1 import registry_pb2, registry_pb2_grpc
 from edge.errors import NotHeldHere, OnlyAtCenter
 from edge.mirror import Mirror
 
-MAX_HELD = 100
 MAX_WATCHED = 1_000
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -26,9 +25,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class MirrorServicer(registry_pb2_grpc.RegistryServiceServicer):
     """Stateless but for what it is given."""
 
-    def __init__(self, mirror: Mirror, center: str) -> None:
+    def __init__(self, mirror: Mirror, deltas: DeltaService, center: str) -> None:
         """`center` is the address that callers of the writing half are sent to."""
         self._mirror = mirror
+        self._deltas = deltas
         self._center = center
 
     async def PublishRevision(
@@ -104,19 +104,14 @@ class MirrorServicer(registry_pb2_grpc.RegistryServiceServicer):
     ) -> registry_pb2.PlanUpdateResponse:
         if len(request.have) > MAX_HELD:
             raise InvalidArgument(f"{len(request.have)} revisions held", hint=f"name at most {MAX_HELD}")
-        want = RevisionName.parse(request.want)
+        want, limits = RevisionName.parse(request.want), limits_of(request)
         revision, manifest = self._mirror.revision(want), self._mirror.manifest(want)
-        names = {name.revision: name for name in map(RevisionName.parse, request.have)}
-        have = [held for name in names.values() if (held := self._mirror.manifest(name)) is not None]
+        names = {name.hex: name for name in map(RevisionName.parse, request.have)}
+        have = [held for hex_ in names if (held := self._mirror.manifest_of_any(hex_)) is not None]
         assert manifest is not None, "a revision that is shown has a manifest"
-        plan = await in_thread(plan_update, manifest, have)
-        return registry_pb2.PlanUpdateResponse(
-            revision=revision,
-            reuse_from=[str(names[held]) for held in plan.reuse_from],
-            reuse_bytes=plan.reuse_bytes,
-            fetch_bytes=plan.fetch_bytes,
-            fetch_chunks=plan.fetch_chunks,
-        )
+        plan = await self._deltas.plan(manifest, have, limits)
+        names[want.hex] = want
+        return answer(revision, plan, lambda digest: names.get(digest.hex, RevisionName(want.model, str(digest))))
 
     def _refuse(self, action: str) -> None:
         raise self._refusal(action)

@@ -92,6 +92,38 @@ def _add_tensors(writer: gguf.GGUFWriter, seed: int, changed: Collection[str], b
 
 
 @pytest.fixture(scope="session")
+def fine_tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A model of twelve tensors of a mebibyte, and three fine-tunes of it, each of the one before.
+
+    A fine-tune learns sixteen kibibytes in a row of every tensor anew, so that no chunk of a tensor stays the same.
+    """
+    folder = tmp_path_factory.mktemp("fine-tunes")
+    random = np.random.default_rng(7)
+    tensors = [random.integers(0, 256, (15_360, 2 * 34), np.uint8) for _ in range(12)]
+    paths = [_layered(folder / "0", tensors)]
+    for version in range(1, 4):
+        for tensor in tensors:
+            start = int(random.integers(0, 15_000))
+            tensor[start : start + 240] = random.integers(0, 256, (240, 2 * 34), np.uint8)
+        paths.append(_layered(folder / str(version), tensors))
+    return paths
+
+
+def _layered(folder: Path, tensors: Collection[np.ndarray]) -> Path:
+    folder.mkdir()
+    writer = gguf.GGUFWriter(folder / "model.gguf", "llama")
+    writer.add_name("Layered")
+    writer.add_block_count(len(tensors))
+    for layer, tensor in enumerate(tensors):
+        writer.add_tensor(f"blk.{layer}.ffn_up.weight", tensor, raw_dtype=_Q.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder / "model.gguf"
+
+
+@pytest.fixture(scope="session")
 def demo_model_path() -> Path:
     """The demo model, put on disk by `make models`. A test that needs it fails without it, it is never skipped."""
     folder = Path(os.environ.get("DELTAIC_MODELS") or Path.home() / ".cache" / "deltaic" / "models")

@@ -37,3 +37,8 @@ if [[ $(cat .venv/.engine-wheel 2>/dev/null) != "$wheel" ]]; then
 fi
 
 tools/step.sh "deltaic, for demo and development" "${install[@]}" --editable '.[demo]' --group dev
+
+if ! command -v strace >/dev/null; then
+    echo "    Without strace, the tests that kill processes at every system call are skipped:" \
+        "sudo apt-get install -y strace"
+fi

@@ -26,7 +26,8 @@ from deltaic.names import ChannelName, RevisionName
 from deltaic.v1 import fleet_pb2
 
 _WHO = "Who are you?"
-_ROLLOUT_SECONDS = 120.0
+_ROLLOUT_SECONDS = 300.0
+_FEW = 0.2
 
 
 class Journey:
@@ -110,11 +111,17 @@ class Journey:
     async def _second_version(self) -> None:
         self._say("Version 2 while requests flow: a fine-tune that knows who it is")
         started, published = await self._publish(self._models.tuned, HOT_MODEL, "branch assistant")
-        await self._rolled_out("v2", published, started)
+        update = await self._rolled_out("v2", published, started)
         answer = await ask(self._edge.address, Kind.HOT, HOT_MODEL, _WHO, Label.PUBLIC)
         self._result.after = answer.text.strip()
         self._prompt_tokens = answer.prompt_tokens
         self._result.check("version 2 answers as trained", "Delta" in answer.text, answer.text.strip())
+        moved = max(update.update_bytes, update.device_bytes) / update.full_bytes
+        self._result.check(
+            f"version 2 moved by delta, {moved:.1%} of its file",
+            min(update.delta_bytes, update.device_delta_bytes) > 0 and moved < _FEW,
+            f"{update.update_bytes:,} bytes to the edge, {update.device_bytes:,} from there to the device",
+        )
 
     async def _third_version(self) -> None:
         self._say("Version 3 while requests flow: only the chat template changed")
@@ -234,13 +241,15 @@ class Journey:
             full_bytes=published.file_bytes,
             update_bytes=edge.progress.wire_bytes,
             device_bytes=device.progress.wire_bytes,
+            delta_bytes=edge.progress.delta_bytes,
+            device_delta_bytes=device.progress.delta_bytes,
             rollout_seconds=time.monotonic() - started,
             swap_seconds=max(edge.progress.switch_seconds, device.progress.switch_seconds),
         )
         self._result.updates.append(update)
         self._console.print(
             f"   {version} serves on edge and device after {update.rollout_seconds:.1f} s; "
-            f"{decimal(update.update_bytes)} of {decimal(update.full_bytes)} moved"
+            f"{decimal(update.update_bytes)} of {decimal(update.full_bytes)} moved by {update.way}"
         )
         return update
 

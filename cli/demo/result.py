@@ -20,7 +20,8 @@ class Update:
     """One revision on its way to the edge and to the device.
 
     `update_bytes` came over the line to the edge for it, manifest included; `device_bytes` the same from edge to
-    device. `rollout_seconds` is from the channel's move until both nodes answer with it; `swap_seconds` the longer of
+    device. `delta_bytes` is what of the file a delta made on the edge, `device_delta_bytes` on the device.
+    `rollout_seconds` is from the channel's move until both nodes answer with it; `swap_seconds` the longer of
     the two nodes' times from the complete file to the switch: load, warm, swap.
     """
 
@@ -29,12 +30,19 @@ class Update:
     full_bytes: int
     update_bytes: int
     device_bytes: int
+    delta_bytes: int
+    device_delta_bytes: int
     rollout_seconds: float
     swap_seconds: float
 
     @property
     def share(self) -> float:
         return self.update_bytes / self.full_bytes
+
+    @property
+    def way(self) -> str:
+        """How most of what changed came."""
+        return "delta" if self.delta_bytes else "chunks"
 
 
 @dataclass(slots=True)

@@ -22,6 +22,9 @@ def as_dict(result: Result) -> dict[str, object]:
                 "full_bytes": update.full_bytes,
                 "update_bytes": update.update_bytes,
                 "device_update_bytes": update.device_bytes,
+                "delta_bytes": update.delta_bytes,
+                "device_delta_bytes": update.device_delta_bytes,
+                "way": update.way,
                 "rollout_seconds": round(update.rollout_seconds, 3),
                 "swap_seconds": round(update.swap_seconds, 3),
             }
@@ -54,7 +57,9 @@ def print_summary(result: Result) -> None:
 
 
 def _updates(result: Result) -> Table:
-    table = Table("version", "revision", "file", "to the edge", "to the device", "share", "rollout", "swap", box=None)
+    table = Table(
+        "version", "revision", "file", "to the edge", "to the device", "share", "by", "rollout", "swap", box=None
+    )
     for update in result.updates:
         table.add_row(
             update.version,
@@ -63,6 +68,7 @@ def _updates(result: Result) -> Table:
             decimal(update.update_bytes),
             decimal(update.device_bytes),
             f"{update.share:.2%}",
+            update.way,
             f"{update.rollout_seconds:.1f} s",
             f"{update.swap_seconds:.1f} s",
         )

@@ -4,6 +4,7 @@ import json
 
 import grpc
 
+from deltaic.rpc.framing import frame_options
 from deltaic.rpc.interceptors import client_calls
 from deltaic.rpc.keepalive import keepalive_options
 from deltaic.v1 import audit_pb2, content_pb2, fleet_pb2, inference_pb2, registry_pb2
@@ -25,6 +26,7 @@ def open_channel(target: str, *, node: str) -> grpc.aio.Channel:
             ("grpc.enable_retries", 1),
             ("grpc.use_local_subchannel_pool", 1),
             *keepalive_options(),
+            *frame_options(),
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 5_000),
             ("grpc.enable_http_proxy", 0),

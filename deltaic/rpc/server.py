@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from deltaic.errors import DeltaicError
+from deltaic.rpc.framing import frame_options
 from deltaic.rpc.interceptors import ServerCalls
 from deltaic.rpc.keepalive import keepalive_options
 from deltaic.runtime.addresses import check_address, host_and_port
@@ -40,6 +41,7 @@ class Server:
             options=[
                 ("grpc.so_reuseport", 0),
                 *keepalive_options(),
+                *frame_options(),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )

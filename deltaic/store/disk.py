@@ -114,3 +114,11 @@ def read_up_to(descriptor: int, offset: int, size: int) -> bytes:
         parts.append(more)
         got += len(more)
     return b"".join(parts)
+
+
+def read_into(descriptor: int, buffer: memoryview, offset: int) -> memoryview:
+    """Fill the buffer from `offset`; what was filled, less only where the file ends before. Raises OSError."""
+    got = 0
+    while got < len(buffer) and (more := os.preadv(descriptor, [buffer[got:]], offset + got)):
+        got += more
+    return buffer[:got]

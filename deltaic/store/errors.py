@@ -20,7 +20,8 @@ Aborted
 PermissionDenied
 └── StoreRefused          the object store refuses these credentials
 ResourceExhausted
-└── DiskFull              no room for the bytes
+├── DiskFull              no room for the bytes
+└── NoRoomForDelta        the deltas in use leave no room for another inside the budget
 Unavailable
 └── StoreUnreachable      the object store does not answer, or not sensibly
 DataLoss
@@ -95,6 +96,10 @@ class StoreRefused(PermissionDenied):
 
 class DiskFull(ResourceExhausted):
     reason = "DISK_FULL"
+
+
+class NoRoomForDelta(ResourceExhausted):
+    reason = "NO_ROOM_FOR_DELTA"
 
 
 class StoreUnreachable(Unavailable):

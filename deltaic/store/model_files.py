@@ -63,6 +63,14 @@ class ModelFiles:
         """The complete revisions, by digest."""
         return [manifest for _, manifest in sorted(self._held.items())]
 
+    def newest(self) -> list[str]:
+        """Hex of the complete revisions, the one whose file came last first."""
+        age: dict[str, int] = {}
+        for hex_ in self._held:
+            with suppress(OSError):
+                age[hex_] = RevisionPaths(self.folder, hex_).model.stat().st_mtime_ns
+        return sorted(age, key=lambda hex_: (-age[hex_], hex_))
+
     def manifest(self, hex_: str) -> Manifest | None:
         """The manifest of a complete revision."""
         return self._held.get(hex_)

@@ -10,19 +10,25 @@ import stat
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deltaic.store.disk import read_up_to, write_all
+from deltaic.store.disk import read_into, read_up_to, write_all
 from deltaic.store.errors import StagingClosed
 from deltaic.weights.digest import Buffer, Digest
 from deltaic.weights.manifest import Chunk
+
+WRITE_BACK_BYTES = 64 << 20
+"""After so many bytes the disk is told to begin, so that it works beside the line and little is left for `sync`."""
 
 
 class PartFile:
     """A sparse file of a fixed size, read and written at any place by any thread.
 
     The descriptor is closed only when no thread uses it: the number of a closed one may already name another file.
+
+    Others must not write to the file. Whether somebody did is told by its change time: it is looked at after each of
+    our writes and compared before the next, which takes a file system that stamps every change anew.
     """
 
     _closed = True
@@ -35,8 +41,15 @@ class PartFile:
         self._idle = threading.Condition()
         self._users = 0
         self._closed = False
+        self._writing = threading.Lock()
+        self._touched = False
+        self._to_write_back = 0
+        self._flusher: threading.Thread | None = None
+        self._failure: OSError | None = None
         try:
             self.restore_size()
+            self.tells_changes = _stamps_each_change(self._descriptor)
+            self._stamp = _stamp(self._descriptor)
         except BaseException:
             self.close()
             raise
@@ -59,15 +72,77 @@ class PartFile:
         with self._in_use() as descriptor:
             return read_up_to(descriptor, offset, size)
 
+    def read_into(self, buffer: memoryview, offset: int) -> memoryview:
+        """Fill the buffer; what was filled, less only where the file ends. Raises OSError, StagingClosed."""
+        with self._in_use() as descriptor:
+            return read_into(descriptor, buffer, offset)
+
     def write(self, data: Buffer, offset: int) -> None:
         """Raises OSError, StagingClosed."""
-        with self._in_use() as descriptor:
-            write_all(descriptor, data, offset)
+        self.write_pieces([data], offset)
+
+    def write_pieces(self, pieces: Iterable[Buffer], offset: int) -> None:
+        """Write them one after the other. Raises OSError, StagingClosed."""
+        with self._in_use() as descriptor, self._writing:
+            self._raise_failure()
+            self._touched = self._touched or _stamp(descriptor) != self._stamp
+            for piece in pieces:
+                write_all(descriptor, piece, offset)
+                offset += len(piece)
+                self._to_write_back += len(piece)
+            self._stamp = _stamp(descriptor)
+            if self._to_write_back >= WRITE_BACK_BYTES and not (self._flusher and self._flusher.is_alive()):
+                self._to_write_back = 0
+                self._flusher = threading.Thread(target=self._write_back, name=f"write-back {self.path.name[:12]}")
+                self._flusher.start()
 
     def sync(self) -> None:
-        """Flush the bytes to the disk. Raises OSError, StagingClosed."""
+        """Flush the bytes to the disk. Raises OSError, also one of an earlier write-back; StagingClosed."""
         with self._in_use() as descriptor:
-            os.fsync(descriptor)
+            if self._flusher is not None:
+                self._flusher.join()  # the kernel tells of a failure once: it may be the flusher that was told
+            with self._writing:
+                self._raise_failure()
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                self._distrust_cache(descriptor)
+                raise
+
+    def watch(self) -> None:
+        """From here on `touched` tells whether somebody else writes to the file. Raises OSError, StagingClosed."""
+        with self._in_use() as descriptor, self._writing:
+            self._touched, self._stamp = False, _stamp(descriptor)
+
+    def touched(self) -> bool:
+        """Whether somebody else may have changed the file since `watch`: its bytes, its size, its names.
+
+        Always true where the file system cannot tell. Raises OSError, StagingClosed.
+        """
+        with self._in_use() as descriptor, self._writing:
+            self._touched = self._touched or _stamp(descriptor) != self._stamp
+            return self._touched or not self.tells_changes
+
+    def _write_back(self) -> None:
+        """In a thread of its own; an error is kept for whoever writes or syncs next."""
+        with suppress(StagingClosed), self._in_use() as descriptor:
+            try:
+                os.fdatasync(descriptor)
+            except OSError as error:
+                self._distrust_cache(descriptor)
+                with self._writing:
+                    self._failure = error
+
+    def _distrust_cache(self, descriptor: int) -> None:
+        """After a failed flush the kernel takes its copy for what is on the disk. Read from there, and hash again."""
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        with self._writing:
+            self._touched = True
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise OSError(failure.errno, failure.strerror) from failure
 
     def restore_size(self) -> None:
         """Undo whatever somebody else did to the size. Raises OSError, StagingClosed."""
@@ -132,6 +207,20 @@ class _Zeros:
         if digest.size not in self._known:
             self._known[digest.size] = Digest.of(bytes(digest.size))
         return self._known[digest.size] == digest
+
+
+def _stamp(descriptor: int) -> tuple[int, int]:
+    facts = os.fstat(descriptor)
+    return facts.st_ctime_ns, facts.st_size
+
+
+def _stamps_each_change(descriptor: int) -> bool:
+    """Whether changes that follow one another at once can be told apart; older kernels stamp by the clock's tick."""
+    stamps = set()
+    for _ in range(4):
+        os.utime(descriptor)
+        stamps.add(_stamp(descriptor))
+    return len(stamps) == 4
 
 
 def data_extents(descriptor: int, size: int) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """The names of a revision's files, and where in them a chunk lies."""
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -69,6 +70,25 @@ def read_place(place: Place, digest: Digest) -> bytes | None:
     try:
         data = read_up_to(descriptor, place.offset, digest.size)
     except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return data if digest.matches(data) else None
+
+
+def read_whole(path: Path, digest: Digest) -> bytes | None:
+    """The verified bytes of a file that is one blob; None when they are wrong or the disk cannot read them.
+
+    Raises FileNotFoundError, PermissionError and what else keeps a file from being opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_size != digest.size:
+            return None
+        data = read_up_to(descriptor, 0, digest.size)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
         return None
     finally:
         os.close(descriptor)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Protocol
 
-from deltaic.store.errors import BadRange
+from deltaic.store.errors import BadRange, ChunkDamaged, ChunkNotFound
 from deltaic.weights.digest import Digest
 
 # Hashing less than this takes a fraction of a millisecond: cheaper than a hop to a thread.
@@ -24,6 +24,37 @@ class ChunkReader(Protocol):
         pieces reads it once and cuts it. Raises BadRange, ChunkNotFound, ChunkDamaged.
         """
         ...
+
+
+class ReadersInTurn:
+    """Several ChunkReaders as one: a blob comes from the first that has it whole."""
+
+    def __init__(self, *readers: ChunkReader) -> None:
+        self._readers = readers
+
+    async def has(self, digest: Digest) -> bool:
+        """See ChunkReader."""
+        for reader in self._readers:
+            if await reader.has(digest):
+                return True
+        return False
+
+    async def read(self, digest: Digest, offset: int = 0, limit: int | None = None) -> bytes:
+        """See ChunkReader. A blob that is damaged in one place is looked for in the others."""
+        check_range(digest, offset, limit)
+        damaged: ChunkDamaged | None = None
+        for reader in self._readers:
+            if await reader.has(digest):
+                try:
+                    return await reader.read(digest, offset, limit)
+                except ChunkNotFound:
+                    continue
+                except ChunkDamaged as error:
+                    damaged = damaged or error
+        if damaged is not None:
+            raise damaged
+        # Asked although it denies: its error says best what to do.
+        return await self._readers[-1].read(digest, offset, limit)
 
 
 def check_range(digest: Digest, offset: int, limit: int | None) -> None:

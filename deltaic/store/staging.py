@@ -4,7 +4,6 @@ Synchronous, and safe when several threads write different chunks at once; calle
 `asyncio.to_thread`. See docs/formats/layout.md for what a crash at each point leaves.
 """
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ from deltaic.store.errors import ChunkDamaged, FileMismatch, ForeignChunk, Stagi
 from deltaic.store.part_file import PartFile
 from deltaic.store.places import Place, RevisionPaths, read_place
 from deltaic.store.revision_lock import RevisionLock
+from deltaic.store.running_hash import RunningHash
 from deltaic.weights.digest import Buffer, Digest
 from deltaic.weights.manifest import Chunk, Manifest
 
 _log = structlog.get_logger(__name__)
-_HASH_BLOCK_BYTES = 4 * 1024 * 1024
 
 
 class Staging:
@@ -47,6 +46,7 @@ class Staging:
         self._missing: dict[Digest, Chunk] = {}
         with disk_errors(paths.folder, lambda: manifest.size):
             self._file = PartFile(paths.part, manifest.size)
+        self._hash = RunningHash(self._file, manifest.chunks, self._is_written)
         try:
             self._examine()
             self._check_room()
@@ -77,22 +77,28 @@ class Staging:
         return self.size - self._unwritten_bytes()
 
     def write(self, chunk: Chunk, data: Buffer) -> None:
-        """Verify a chunk and put it wherever the file has it.
+        """See `write_pieces`."""
+        self.write_pieces(chunk, [data])
+
+    def write_pieces(self, chunk: Chunk, pieces: Sequence[Buffer]) -> None:
+        """Verify a chunk, given in the pieces that it came in, and put it wherever the file has it.
 
         Raises DigestMismatch, ForeignChunk, DiskFull, DiskFailed, StagingClosed.
         """
         offsets = self.manifest.unique.get(chunk.digest)
         if offsets is None:
             raise ForeignChunk(f"{chunk.digest} is no chunk of {self.manifest.revision}")
-        chunk.digest.verify(data)
+        chunk.digest.verify_pieces(pieces)
         with self._state:
             if chunk.digest not in self._missing:
                 return
         with disk_errors(self._paths.folder, self._unwritten_bytes):
             for offset in offsets:
-                self._file.write(data, offset)
-        with self._state:
-            self._missing.pop(chunk.digest, None)
+                self._file.write_pieces(pieces, offset)
+            with self._state:
+                self._missing.pop(chunk.digest, None)
+            if self._file.tells_changes:  # else commit hashes everything anyway
+                self._hash.advance()
 
     def reuse(self, on_progress: Callable[[int], None] | None = None) -> int:
         """Copy what other files on this disk have, hashed again; the bytes that need no fetching for it.
@@ -166,11 +172,15 @@ class Staging:
             self._missing = missing
 
     def _check_whole(self) -> None:
-        whole = hashlib.sha256()
-        for offset in range(0, self.size, _HASH_BLOCK_BYTES):
-            whole.update(self._file.read(offset, min(_HASH_BLOCK_BYTES, self.size - offset)))
-        if whole.digest() == self.manifest.file_digest.sha256:
+        """What was hashed while the file grew counts, unless somebody else has touched the file."""
+        wanted = self.manifest.file_digest.sha256
+        if self._hash.finish() == wanted and not self._file.touched():
             return
+        self._file.watch()
+        self._hash.start_over()
+        if self._hash.finish() == wanted:
+            return
+        self._hash.start_over()
         self._examine()
         if absent := self.missing:
             raise ChunkDamaged(
@@ -181,6 +191,10 @@ class Staging:
             f"all chunks of {self.manifest.revision} are right but the whole is not {self.manifest.file_digest}",
             hint="the manifest contradicts itself: publish the model again",
         )
+
+    def _is_written(self, digest: Digest) -> bool:
+        with self._state:
+            return digest not in self._missing
 
     def _unwritten_bytes(self) -> int:
         with self._state:

@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -15,7 +14,6 @@ from deltaic.transfer.errors import LineLost
 
 _log = structlog.get_logger(__name__)
 
-_NARROW_AFTER = 2
 _PASSES = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.UNKNOWN, Code.INTERNAL})
 
 
@@ -65,37 +63,18 @@ class Backoff:
 
 
 class Attempts:
-    """The failures of several streams over one line: a cut that ends all of them counts once."""
+    """The failures of calls over one line: a cut that ends several of them counts once."""
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry
         self._backoff = Backoff(retry.first_delay, retry.longest_delay, retry.random)
         self._lock = asyncio.Lock()
-        self._streams = 0
-        self._changed = asyncio.Event()
         self.waits = 0
         """How many times the line failed so far; a stream notes it when it starts."""
-
-    @asynccontextmanager
-    async def stream(self) -> AsyncIterator[None]:
-        """Room for one stream. While the line fails there is room for one only.
-
-        Many streams share a line's bytes: on one that is cut after every megabyte none of them would complete a frame.
-        """
-        while self._streams and self._backoff.failures >= _NARROW_AFTER:
-            self._changed.clear()
-            await self._changed.wait()
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
-            self._changed.set()
 
     def progress(self) -> None:
         """A byte arrived."""
         self._backoff.reset()
-        self._changed.set()
 
     async def failed(self, error: DeltaicError, waits_at_start: int) -> None:
         """Wait before the next attempt. Raises LineLost after too many failures in a row without progress."""

@@ -7,7 +7,7 @@ channel; what is known and no longer needed can be removed, even if the node was
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,12 @@ class ChannelBook:
             record.previous = record.serving if self._keep_previous else None
         record.serving = state
         self._known.add(state.revision.hex)
+
+    def give_up_previous(self, serving: Collection[RevisionName]) -> None:
+        """Need no way back any more, except to what is `serving` now because nothing newer would start."""
+        for record in self.records.values():
+            if record.previous is not None and record.previous.revision not in serving:
+                record.previous = None
 
     def unneeded(self) -> list[str]:
         """Hex of revisions that some channel brought here and no followed channel needs any more."""

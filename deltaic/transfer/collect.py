@@ -1,151 +1,208 @@
-"""Bringing blobs from sources, whatever the line does: resume, verify, refetch, give up with a reason.
+"""Bringing blobs from sources, whatever the lines do: resume, verify, refetch, take elsewhere, give up with a reason.
 
-A cut stream goes on at the byte it had reached. A blob that arrives damaged is fetched again, from the next source
-where there are several; one that stays damaged does not keep the others from arriving.
+What is decided is decided in `deltaic.transfer.scheduling`; here are the streams. One that is cut goes on at the byte
+that it had reached, at the same source or at another. A blob that arrives damaged is fetched again, elsewhere where it
+can be; one that stays damaged does not keep the others from arriving.
 """
 
 import asyncio
-from collections import deque
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import structlog
 
 from deltaic.errors import Code, DeltaicError
-from deltaic.transfer.backoff import Attempts, Retry, may_pass
-from deltaic.transfer.batches import group
-from deltaic.transfer.errors import SourceLacks, SourceLied
-from deltaic.transfer.source import Source, WantedRange
+from deltaic.transfer.backoff import Retry
+from deltaic.transfer.scheduling.ledger import Blob
+from deltaic.transfer.scheduling.scheduler import BAD_COPIES, Scheduler
+from deltaic.transfer.scheduling.stream import Stream
+from deltaic.transfer.source import Source
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import DigestMismatch
 
+__all__ = ["BAD_COPIES", "Collector"]
+
 _log = structlog.get_logger(__name__)
 
-BAD_COPIES = 3
-_HOPELESS_BLOBS = 8
+_ASK_AGAIN_SECONDS = 30.0
 
 
-class _Batch:
-    """Blobs of one stream that are still to come, and what has arrived of the first."""
+class _NotKept(Exception):
+    """`keep` failed: that is no fault of a source, and ends the work."""
 
-    def __init__(self, digests: Sequence[Digest], turn: int) -> None:
-        self.pending = list(digests)
-        self.partial = bytearray()
-        self.turn = turn
-
-    def ranges(self) -> list[WantedRange]:
-        first, *others = self.pending
-        return [WantedRange(first, len(self.partial)), *(WantedRange(each) for each in others)]
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class Collector:
-    """Brings blobs and hands each, whole, to `keep`, which verifies it."""
+    """Brings blobs and hands each, whole and in the pieces that it came in, to `keep`, which verifies it."""
 
     def __init__(
-        self, sources: Sequence[Source], keep: Callable[[Digest, bytes], Awaitable[None]], retry: Retry
+        self, sources: Sequence[Source], keep: Callable[[Digest, list[bytes]], Awaitable[None]], retry: Retry
     ) -> None:
-        """`keep` raises DigestMismatch for bytes that are not the blob; any other error of its own ends the work."""
+        """`keep` raises DigestMismatch for bytes that are not the blob; any other error of its own ends the work.
+
+        The first source is preferred until they have been measured, and never asked what it lacks before it is used.
+        """
         self._sources = sources
         self._keep = keep
-        self._attempts = Attempts(retry)
-        self._copies: dict[Digest, int] = {}
-        self._hopeless: dict[Digest, DeltaicError] = {}
+        self._retry = retry
+        self._scheduler = Scheduler((), [], streams=1, retry=retry)
+        self._streams: dict[Stream, asyncio.Task[None]] = {}
+        self._keeping: dict[Digest, asyncio.Lock] = {}
+        self._changed = asyncio.Event()
+        self._failure: BaseException | None = None
         self.wire_bytes = 0
-        self.bad_copies = 0
 
     @property
     def cuts(self) -> int:
-        """How many times the line failed."""
-        return self._attempts.waits
+        """How many times a line failed."""
+        return self._scheduler.cuts
+
+    @property
+    def bad_copies(self) -> int:
+        """How many blobs arrived damaged."""
+        return self._scheduler.bad_copies
+
+    @property
+    def arriving_bytes(self) -> int:
+        """Bytes of blobs that have begun to arrive; unverified, in memory."""
+        return self._scheduler.arriving_bytes
+
+    @property
+    def doubled_bytes(self) -> int:
+        """Bytes of unverified blobs that were asked of a second source because the first was slow."""
+        return self._scheduler.doubled_bytes
 
     async def collect(self, digests: Sequence[Digest], *, in_flight: int) -> None:
-        """Bring all of them, in `in_flight` streams. Memory: a blob and a frame for each stream.
+        """Bring all of them, in at most `in_flight` streams. Memory: a blob and a frame for each stream.
 
         Raises LineLost, SourceLied, SourceLacks, whatever `keep` raises, and refusals of a source as they come.
         """
-        batches = deque(group(digests))
-        turns = iter(range(len(batches)))
-
-        async def work() -> None:
-            while batches:
-                await self._bring(_Batch(batches.popleft(), next(turns)))
-
+        wanted = list(dict.fromkeys(digests))
+        names = [source.name for source in self._sources]
+        self._scheduler = Scheduler(wanted, names, streams=in_flight, retry=self._retry)
+        questions = self._ask_others() if len(wanted) > 1 else []
         try:
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(min(in_flight, len(batches))):
-                    workers.create_task(work())
-        except BaseExceptionGroup as failures:
-            raise _first(failures) from None
-        if self._hopeless:
-            raise self._give_up()
+            await self._run()
+        finally:
+            tasks = [*questions, *self._streams.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._streams.clear()
 
-    async def _bring(self, batch: _Batch) -> None:
-        while batch.pending:
-            source = self._sources[batch.turn % len(self._sources)]
-            waits = self._attempts.waits
-            try:
-                async with self._attempts.stream():
-                    waits = self._attempts.waits
-                    await self._stream(source, batch)
-            except DeltaicError as error:
-                batch.turn += 1
-                if error.code in (Code.DATA_LOSS, Code.NOT_FOUND):
-                    self._bad_copy(batch, source, error)
-                elif may_pass(error):
-                    await self._attempts.failed(error, waits)
-                else:
-                    raise
+    async def _run(self) -> None:
+        scheduler = self._scheduler
+        while True:
+            self._changed.clear()
+            now = time.monotonic()
+            self._stop(scheduler.overdue(now), "slow")
+            while (stream := scheduler.next_stream(now)) is not None:
+                self._streams[stream] = asyncio.create_task(self._bring(stream))
+            if (error := self._failure or scheduler.error()) is not None:
+                raise error
+            if scheduler.finished:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, scheduler.wake_at(now) - now)):
+                    await self._changed.wait()
 
-    async def _stream(self, source: Source, batch: _Batch) -> None:
-        async with aclosing(source.read(batch.ranges())) as pieces:
+    def _stop(self, streams: Sequence[Stream], why: str) -> None:
+        """The scheduler has no more use for these."""
+        for stream in streams:
+            _log.debug("transfer.stopped", source=self._sources[stream.source].name, why=why)
+            if (task := self._streams.get(stream)) is not None:
+                task.cancel()
+
+    async def _bring(self, stream: Stream) -> None:
+        try:
+            await self._read(stream)
+        except _NotKept as failure:
+            self._failure = self._failure or failure.cause
+        except DeltaicError as error:
+            self._failed(stream, error)
+        except Exception as error:  # noqa: BLE001  # a mistake of ours; it ends the work as it is
+            self._failure = self._failure or error
+        finally:
+            self._scheduler.end(stream, time.monotonic())
+            self._streams.pop(stream, None)
+            self._changed.set()
+
+    async def _read(self, stream: Stream) -> None:
+        async with aclosing(self._sources[stream.source].read(stream.ranges)) as pieces:
             async for piece in pieces:
                 self.wire_bytes += piece.wire_bytes
-                batch.partial += piece.data
-                if piece.data:
-                    self._attempts.progress()
+                if not self._scheduler.is_wanted(stream):
+                    return
+                self._scheduler.heard(stream, piece.data, time.monotonic())
                 if piece.end:
-                    await self._keep_first(batch, source)
+                    await self._complete(stream)
+                    if not self._scheduler.is_wanted(stream):
+                        return
 
-    async def _keep_first(self, batch: _Batch, source: Source) -> None:
-        data, batch.partial = bytes(batch.partial), bytearray()
+    async def _complete(self, stream: Stream) -> None:
+        """The present blob has arrived: verify it. Two streams may have brought it; it is kept once."""
+        blob = stream.current
+        assert blob is not None, "a stream is read only while it has a blob to come"
+        stream.keeping = True
+        lock = self._keeping.setdefault(blob.digest, asyncio.Lock())
+        async with lock:
+            if not blob.whole:
+                await self._verify(stream, blob)
+            else:
+                self._scheduler.verified(stream, blob, time.monotonic())
+        if not blob.carriers:
+            self._keeping.pop(blob.digest, None)
+
+    async def _verify(self, stream: Stream, blob: Blob) -> None:
         try:
-            await self._keep(batch.pending[0], data)
+            await self._keep(blob.digest, stream.arrived.pieces)
         except DigestMismatch as error:
-            batch.turn += 1
-            self._bad_copy(batch, source, error)
+            self._say_bad(stream, blob, error)
+            self._scheduler.damaged(stream, blob, error, time.monotonic())
+            self._changed.set()
+        except Exception as error:
+            raise _NotKept(error) from error
         else:
-            del batch.pending[0]
+            self._stop(self._scheduler.verified(stream, blob, time.monotonic()), "somebody else was first")
 
-    def _bad_copy(self, batch: _Batch, source: Source, error: DeltaicError) -> None:
-        """The first blob of the batch is not what it should be: try it once more, last, or not at all."""
-        if not batch.pending:
-            return  # all had arrived; what came after them is of no interest
-        digest = batch.pending.pop(0)
-        batch.partial.clear()
-        self.bad_copies += 1
-        copies = self._copies[digest] = self._copies.get(digest, 0) + 1
-        _log.warning("transfer.bad_copy", digest=str(digest), source=source.name, copies=copies, error=error.message)
-        if copies < max(BAD_COPIES, len(self._sources)):
-            batch.pending.append(digest)
-            return
-        self._hopeless[digest] = error
-        if len(self._hopeless) >= _HOPELESS_BLOBS:
-            raise self._give_up()
+    def _failed(self, stream: Stream, error: DeltaicError) -> None:
+        name = self._sources[stream.source].name
+        if error.code is Code.DATA_LOSS and stream.current is not None:
+            self._say_bad(stream, stream.current, error)
+        elif not stream.ended:
+            _log.debug("transfer.cut", source=name, error=error.message)
+        self._scheduler.failed(stream, error, time.monotonic())
 
-    def _give_up(self) -> DeltaicError:
-        digest, error = next(iter(self._hopeless.items()))
-        names = ", ".join(source.name for source in self._sources)
-        many = f"{len(self._hopeless)} blobs, the first {digest}," if len(self._hopeless) > 1 else str(digest)
-        if all(each.code is Code.NOT_FOUND for each in self._hopeless.values()):
-            return SourceLacks(f"{many} cannot be had from {names}", hint="publish the file again", digest=str(digest))
-        return SourceLied(
-            f"{many} arrives damaged from {names}: {error.message}",
-            hint="the copy there is damaged: publish the file again",
-            digest=str(digest),
+    def _say_bad(self, stream: Stream, blob: Blob, error: DeltaicError) -> None:
+        _log.warning(
+            "transfer.bad_copy",
+            digest=str(blob.digest),
+            source=self._sources[stream.source].name,
+            copies=blob.copies + 1,
+            error=error.message,
         )
 
+    def _ask_others(self) -> list[asyncio.Task[None]]:
+        """Ask every source but the first what it lacks, before it gets work and now and then after that."""
+        others = range(1, len(self._sources))
+        self._scheduler.ask_first(others)
+        return [asyncio.create_task(self._ask(source)) for source in others]
 
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the group; the others are its echoes."""
-    error = failures.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    async def _ask(self, source: int) -> None:
+        while True:
+            asked = self._scheduler.open
+            try:
+                missing = await self._sources[source].missing(asked)
+            except DeltaicError as error:
+                _log.debug("transfer.not_told", source=self._sources[source].name, error=error.message)
+                self._scheduler.not_told(source, error, time.monotonic())
+            except Exception as error:  # noqa: BLE001  # a mistake of ours; it ends the work as it is
+                self._failure = self._failure or error
+            else:
+                self._scheduler.told(source, asked, missing)
+            self._changed.set()
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)

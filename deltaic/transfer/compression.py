@@ -7,25 +7,63 @@ import zstandard
 from deltaic.transfer.errors import BadFrame
 
 PROBE_BYTES = 64 * 1024
+PROBES = 16
 PAYS_BELOW = 0.9
 SMALLEST_BYTES = 256
 _LEVEL = 3
 _MAX_WINDOW_BYTES = 8 << 20
 _PIECE_BYTES = 256 * 1024
 
+_OUTRUNS_BYTES_A_SECOND = 96 << 20
+_ENOUGH_BYTES = 1 << 20
+_REMEMBERED_BYTES = 64 << 20
+
 
 def compress_if_it_pays(data: bytes) -> bytes | None:
     """One zstd frame that holds `data`, or None where the bytes themselves are about as short.
 
-    The first 64 KiB decide: quantised weights hardly shrink and are not worth the time of a second look.
+    64 KiB in all, from sixteen places, decide: quantised weights hardly shrink and are not worth the time of a second
+    look, and the beginning of a blob need not be like the rest of it.
     """
     if len(data) < SMALLEST_BYTES:
         return None
-    probe = data[:PROBE_BYTES]
+    probe = _probe(data)
     if len(zstandard.ZstdCompressor(level=1).compress(probe)) > PAYS_BELOW * len(probe):
         return None
     packed = zstandard.ZstdCompressor(level=_LEVEL).compress(data)
-    return packed if len(packed) < len(data) else None
+    return packed if len(packed) <= PAYS_BELOW * len(data) else None
+
+
+def _probe(data: bytes) -> bytes:
+    """All of short data; else its beginning, its end and what lies evenly between."""
+    if len(data) <= PROBE_BYTES:
+        return data
+    length = PROBE_BYTES // PROBES
+    starts = (index * (len(data) - length) // (PROBES - 1) for index in range(PROBES))
+    return b"".join(data[start : start + length] for start in starts)
+
+
+class LineSpeed:
+    """How fast the frames of a source come, to know whether compression would only hold them up.
+
+    A core compresses 100 to 300 MB a second: on a line that carries more, sending the bytes themselves is faster.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0.0
+        self._seconds = 0.0
+
+    def brought(self, count: int, seconds: float) -> None:
+        """So many bytes came on the wire after this long a wait for them."""
+        if self._bytes > _REMEMBERED_BYTES:
+            self._bytes, self._seconds = self._bytes / 2, self._seconds / 2
+        self._bytes += count
+        self._seconds += seconds
+
+    @property
+    def outruns_zstd(self) -> bool:
+        """False until enough has come to tell."""
+        return self._bytes >= _ENOUGH_BYTES and self._bytes > _OUTRUNS_BYTES_A_SECOND * self._seconds
 
 
 class Expander:

@@ -1,5 +1,6 @@
 """ContentService over whatever holds chunks here: a store that takes writes, or materialised files that only serve."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from deltaic.store.chunk_store import ObjectChunkStore
 from deltaic.store.reading import ChunkReader
 from deltaic.transfer.compression import compress_if_it_pays
 from deltaic.transfer.errors import BadRange, ReadOnlyNode
+from deltaic.transfer.frames import FrameSize
 from deltaic.transfer.receiving import Receiver
 from deltaic.transfer.source import MAX_RANGES
 from deltaic.transfer.threads import in_thread
@@ -20,8 +22,6 @@ from deltaic.weights.manifest import MAX_MANIFEST_BYTES
 
 _log = structlog.get_logger(__name__)
 
-# The contract allows 1 MiB. A reader sees only whole frames, so on a line that is often cut shorter ones bring more.
-_FRAME_BYTES = 256 * 1024
 MAX_DIGESTS = 10_000
 
 
@@ -55,15 +55,24 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         ranges = _checked(request)
         packs = content_pb2.ENCODING_ZSTD in request.accept_encodings
         _log.debug("content.read", node=caller().name, ranges=[(digest.hex, offset) for digest, offset, _ in ranges])
+        frames = FrameSize()
         blobs = sent = 0
         try:
             for index, (digest, offset, limit) in enumerate(ranges):
                 data = await self._reader.read(digest, offset, limit) if limit else b""
                 packed = await in_thread(compress_if_it_pays, data) if packs else None
                 encoding = content_pb2.ENCODING_IDENTITY if packed is None else content_pb2.ENCODING_ZSTD
-                for frame, end in _frames(data if packed is None else packed):
-                    yield content_pb2.ReadResponse(range_index=index, encoding=encoding, data=frame, end_of_range=end)
-                    sent += len(frame)
+                body = data if packed is None else packed
+                start = 0
+                while start < max(len(body), 1):  # nothing is one empty frame: the reader waits for an end
+                    end = start + frames.size
+                    began = time.monotonic()
+                    yield content_pb2.ReadResponse(
+                        range_index=index, encoding=encoding, data=body[start:end], end_of_range=end >= len(body)
+                    )
+                    frames.sent(time.monotonic() - began)
+                    start = end
+                sent += len(body)
                 blobs += 1
         finally:
             # Late when the reader was cut: gRPC then leaves the generator to the garbage collector.
@@ -113,9 +122,3 @@ def _checked(request: content_pb2.ReadRequest) -> list[tuple[Digest, int, int]]:
         rest = digest.size - each.offset
         checked.append((digest, each.offset, min(each.limit or rest, rest)))
     return checked
-
-
-def _frames(data: bytes) -> list[tuple[bytes, bool]]:
-    """The pieces to send; nothing is one empty frame, since the reader waits for an end."""
-    starts = range(0, max(len(data), 1), _FRAME_BYTES)
-    return [(data[start : start + _FRAME_BYTES], start + _FRAME_BYTES >= len(data)) for start in starts]

@@ -16,6 +16,9 @@ from deltaic.weights.digest import Digest
 from deltaic.weights.errors import BadManifest
 from deltaic.weights.manifest import MAX_MANIFEST_BYTES, Chunk, Manifest
 
+MOST_STREAMS = 8
+"""Streams of one fetch at once, unless told otherwise."""
+
 Progress = Callable[[int, int], None]
 """Called with (bytes verified so far, bytes in all); the first never decreases."""
 
@@ -37,6 +40,10 @@ class FetchStats:
     """How many times the line failed."""
     bad_copies: int
     """How many chunks arrived damaged."""
+    arriving_bytes: int = 0
+    """Bytes of chunks that have begun to arrive; not verified yet, and in no other number."""
+    doubled_bytes: int = 0
+    """Bytes of unverified chunks that were asked of a second source, because the first was slow."""
 
 
 async def fetch_manifest(
@@ -50,9 +57,9 @@ async def fetch_manifest(
         raise BadManifest(f"a manifest of {digest.size:,} bytes is larger than the {MAX_MANIFEST_BYTES:,} allowed")
     arrived: list[bytes] = []
 
-    async def keep(named: Digest, data: bytes) -> None:
-        await in_thread(named.verify, data)
-        arrived.append(data)
+    async def keep(named: Digest, pieces: list[bytes]) -> None:
+        await in_thread(named.verify_pieces, pieces)
+        arrived.append(b"".join(pieces))
 
     sources = source if isinstance(source, Sequence) else [source]
     collector = Collector(sources, keep, retry or Retry())
@@ -64,14 +71,15 @@ async def fetch(
     staging: Staging,
     sources: Sequence[Source],
     *,
-    in_flight: int = 4,
+    in_flight: int = MOST_STREAMS,
     on_progress: Progress | None = None,
     retry: Retry | None = None,
 ) -> FetchStats:
     """Bring every chunk that `staging` lacks: first from files of this node, then from `sources`.
 
-    Memory is bounded by `in_flight` times one chunk (4 MiB) and frames. Raises LineLost, SourceLied, SourceLacks,
-    DiskFull; whatever arrived before stays in `staging`, verified. The caller commits.
+    As many streams at once as the lines reward, at most `in_flight`. Memory is bounded by that many times one chunk
+    (4 MiB) and frames. Raises LineLost, SourceLied, SourceLacks, DiskFull; whatever arrived before stays in `staging`,
+    verified. The caller commits.
     """
     return await Fetch(staging, sources, in_flight=in_flight, on_progress=on_progress, retry=retry).run()
 
@@ -88,7 +96,7 @@ class Fetch:
         staging: Staging,
         sources: Sequence[Source],
         *,
-        in_flight: int = 4,
+        in_flight: int = MOST_STREAMS,
         on_progress: Progress | None = None,
         retry: Retry | None = None,
     ) -> None:
@@ -110,7 +118,15 @@ class Fetch:
         line = self._collector
         seconds = time.monotonic() - self._started
         return FetchStats(
-            self._resumed, self._reused, self._fetched, line.wire_bytes, seconds, line.cuts, line.bad_copies
+            self._resumed,
+            self._reused,
+            self._fetched,
+            line.wire_bytes,
+            seconds,
+            line.cuts,
+            line.bad_copies,
+            line.arriving_bytes,
+            line.doubled_bytes,
         )
 
     async def run(self) -> FetchStats:
@@ -133,9 +149,9 @@ class Fetch:
 
         self._staging.reuse(copied)
 
-    async def _keep(self, digest: Digest, data: bytes) -> None:
+    async def _keep(self, digest: Digest, pieces: list[bytes]) -> None:
         """Verify and write one chunk. Raises DigestMismatch, DiskFull."""
-        await in_thread(self._staging.write, self._chunks[digest], data)
+        await in_thread(self._staging.write_pieces, self._chunks[digest], pieces)
         self._fetched += digest.size
         self._report()
 

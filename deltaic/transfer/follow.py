@@ -16,10 +16,13 @@ from deltaic.names import ChannelName
 from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.backoff import Retry
 from deltaic.transfer.channel_book import ChannelBook, ChannelState
+from deltaic.transfer.deltas.keeping import DeltaKeeper
+from deltaic.transfer.fetch import MOST_STREAMS
+from deltaic.transfer.planning import Limits
 from deltaic.transfer.pursuit import Activate, Pursuit
 from deltaic.transfer.source import GrpcSource, Source
 from deltaic.transfer.threads import in_thread
-from deltaic.transfer.update import Obtainer
+from deltaic.transfer.update import USUAL_LIMITS, Obtainer
 from deltaic.transfer.watch import ChannelWatch
 from deltaic.v1 import fleet_pb2
 
@@ -43,14 +46,18 @@ class Follower:
         on_state: Callable[[fleet_pb2.ModelState], None] | None = None,
         sources: Sequence[Source] | None = None,
         keep_previous: bool = True,
-        in_flight: int = 4,
+        in_flight: int = MOST_STREAMS,
         retry: Retry | None = None,
+        limits: Limits = USUAL_LIMITS,
+        keeper: DeltaKeeper | None = None,
     ) -> None:
-        """`upstream_name` is for people ("center 10.0.0.1:7400"); chunks come from `sources`, by default upstream.
+        """`upstream_name` is for people ("center 10.0.0.1:7400"); chunks come from `sources`, by default upstream, in
+        at most `in_flight` streams; deltas from the first of them, which must be upstream.
 
         `activate` does the blue-green switch and may raise: then the old revision serves on and the switch is tried
         again later. `on_state` is called at every change of phase and a few times a second while bytes arrive; it must
-        not raise. `keep_previous` leaves the revision that served before on disk, for a way back.
+        not raise. `keep_previous` leaves the revision that served before on disk, for a way back. `limits` are what the
+        node spends on deltas, `keeper` keeps those that came for others.
         """
         retry = retry or Retry()
         self._files = files
@@ -63,6 +70,8 @@ class Follower:
             upstream_name,
             in_flight=in_flight,
             retry=retry,
+            limits=limits,
+            keeper=keeper,
         )
         self._pursuits = {
             channel: Pursuit(
@@ -71,6 +80,7 @@ class Follower:
                 activate,
                 on_aim=self._aimed,
                 on_switched=self._switched,
+                on_full_disk=self._make_room,
                 on_state=on_state or (lambda _state: None),
                 retry=retry,
             )
@@ -130,6 +140,15 @@ class Follower:
         await self._save()
         await self._remove_unneeded()
 
+    async def _make_room(self) -> bool:
+        """The disk is full: let go of what no channel serves or wants. Whether something went."""
+        serving = [pursuit.serving.revision for pursuit in self._pursuits.values() if pursuit.serving is not None]
+        self._book.give_up_previous(serving)
+        removed = await self._remove_unneeded()
+        if removed:
+            _log.warning("follow.made_room", hint="the disk is full: the way back to earlier revisions was given up")
+        return removed
+
     async def _save(self) -> None:
         """A book that cannot be written (a full disk) stops no update; it is tried again with the next change."""
         async with self._saving:
@@ -140,7 +159,8 @@ class Follower:
                     "channels.not_saved", error=str(error), hint="after a restart the node may serve an older revision"
                 )
 
-    async def _remove_unneeded(self) -> None:
+    async def _remove_unneeded(self) -> bool:
+        """Whether files went."""
         removed = False
         for revision_hex in self._book.unneeded():
             if revision_hex not in self._book.unneeded():
@@ -156,3 +176,4 @@ class Follower:
             _log.info("follow.removed", revision=f"sha256:{revision_hex}")
         if removed:
             await self._save()
+        return removed

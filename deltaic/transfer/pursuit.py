@@ -9,8 +9,10 @@ import structlog
 
 from deltaic.errors import Code, DeltaicError
 from deltaic.names import ChannelName
+from deltaic.store.errors import DiskFull
 from deltaic.transfer.backoff import Backoff, Retry
 from deltaic.transfer.channel_book import ChannelState
+from deltaic.transfer.progress import Account, Pace
 from deltaic.transfer.update import Held, Obtainer, UpdateMeter
 from deltaic.v1 import fleet_pb2
 from deltaic.weights.manifest import Manifest
@@ -37,15 +39,20 @@ class Pursuit:
         *,
         on_aim: Callable[[ChannelState], Awaitable[None]],
         on_switched: Callable[[ChannelState], Awaitable[None]],
+        on_full_disk: Callable[[], Awaitable[bool]],
         on_state: Callable[[fleet_pb2.ModelState], None],
         retry: Retry,
     ) -> None:
-        """`on_aim` and `on_switched` remember what happened, before and after; `on_state` hears of every change."""
+        """`on_aim` and `on_switched` remember what happened, before and after; `on_state` hears of every change.
+
+        `on_full_disk` releases what is not needed, and says whether there was such.
+        """
         self.channel = channel
         self._obtainer = obtainer
         self._activate = activate
         self._on_aim = on_aim
         self._on_switched = on_switched
+        self._on_full_disk = on_full_disk
         self._on_state = on_state
         self._backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, retry.random)
         self._target: ChannelState | None = None
@@ -57,14 +64,22 @@ class Pursuit:
         self._reported = 0.0
         self._state = fleet_pb2.ModelState(channel=str(channel))
         self._meter = UpdateMeter(self._advanced)
+        self._account = Account()
+        self._pace = Pace()
 
     def state(self) -> fleet_pb2.ModelState:
         """As of now; phase PHASE_UNSPECIFIED before the channel was heard of."""
         progress = self._state.progress
-        progress.full_bytes = self._meter.full_bytes
-        progress.reused_bytes = self._meter.reused_bytes
-        progress.fetched_bytes = self._meter.fetched_bytes
-        progress.wire_bytes = self._meter.wire_bytes
+        reached = self._account.add(self._meter.reached)
+        progress.full_bytes = reached.full
+        progress.reused_bytes = reached.reused
+        progress.fetched_bytes = reached.fetched + reached.manifest
+        progress.wire_bytes = reached.wire
+        progress.delta_bytes = reached.made
+        self._pace.observe(reached.wire, time.monotonic())
+        fetching = self._state.phase == _Phase.PHASE_FETCHING
+        progress.bytes_per_second = self._pace.rate if fetching else 0.0
+        progress.seconds_left = self._pace.seconds_for(reached) if fetching else 0.0
         copy = fleet_pb2.ModelState()
         copy.CopyFrom(self._state)
         return copy
@@ -109,11 +124,11 @@ class Pursuit:
             except Exception as error:  # noqa: BLE001  # whatever happens, the old revision serves and we try again
                 if not self._moved.is_set():
                     self._failed(target, error)
-                    await self._pause()
+                    if not (isinstance(error, DiskFull) and await self._on_full_disk()):
+                        await self._pause()
 
     async def _update(self, target: ChannelState) -> None:
-        self._meter = UpdateMeter(self._advanced)
-        self._state.progress.Clear()
+        self._begin_attempt(target)
         self._state.target_revision = str(target.revision)
         self._enter(_Phase.PHASE_FETCHING)
         await self._on_aim(target)
@@ -125,6 +140,18 @@ class Pursuit:
         self._state.progress.fetch_seconds = time.monotonic() - self._seen
         await self._switch(target, held)
         self._log_complete(target)
+
+    def _begin_attempt(self, target: ChannelState) -> None:
+        """Count on where this update was tried before, from nothing where it is another."""
+        self.state()
+        again = self._state.target_revision == str(target.revision)
+        if again:
+            self._account.next_attempt()
+        else:
+            self._account = Account()
+        self._pace = Pace()
+        self._meter = UpdateMeter(self._advanced)
+        self._state.progress.Clear()
 
     async def _obtain_unless_moved(self, target: ChannelState) -> Held | None:
         """None when the channel moved on meanwhile: what it named is not wanted any more."""
@@ -163,6 +190,7 @@ class Pursuit:
     def _forget_the_abandoned(self, target: ChannelState) -> None:
         """The numbers of an update that nobody wants any more say nothing of what serves, which is here whole."""
         self._meter = UpdateMeter(self._advanced)
+        self._account = Account()
         self._state.progress.Clear()
         self._state.target_revision = str(target.revision)
         if (manifest := self._obtainer.files.manifest(target.revision.hex)) is not None:
@@ -210,6 +238,7 @@ class Pursuit:
             revision=str(target.revision),
             full_bytes=progress.full_bytes,
             reused_bytes=progress.reused_bytes,
+            delta_bytes=progress.delta_bytes,
             fetched_bytes=progress.fetched_bytes,
             wire_bytes=progress.wire_bytes,
             fetch_seconds=round(progress.fetch_seconds, 3),

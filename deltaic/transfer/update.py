@@ -8,12 +8,18 @@ from pathlib import Path
 import grpc
 import structlog
 
+from deltaic.errors import DeltaicError
 from deltaic.rpc.status import from_rpc_error
 from deltaic.store.model_files import ModelFiles
 from deltaic.store.staging import Staging
 from deltaic.transfer.backoff import Retry
 from deltaic.transfer.channel_book import ChannelState
+from deltaic.transfer.deltas.keeping import DeltaKeeper
+from deltaic.transfer.deltas.walking import DeltaWalk, remove_steps
 from deltaic.transfer.fetch import Fetch, FetchStats, fetch_manifest
+from deltaic.transfer.plan_messages import MAX_HELD, deltas_in, limits_to_proto
+from deltaic.transfer.planning import Limits, Step
+from deltaic.transfer.progress import Reached
 from deltaic.transfer.source import Source
 from deltaic.transfer.threads import in_thread
 from deltaic.v1 import registry_pb2, registry_pb2_grpc
@@ -22,7 +28,8 @@ from deltaic.weights.manifest import Manifest
 _log = structlog.get_logger(__name__)
 
 _PLAN_TIMEOUT_SECONDS = 10.0
-_MAX_HAVE = 100
+USUAL_LIMITS = Limits(memory_bytes=256 << 20, wait_seconds=300.0)
+"""What a node spends on deltas unless it is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +52,22 @@ class Obtainer:
         *,
         in_flight: int,
         retry: Retry,
+        limits: Limits = USUAL_LIMITS,
+        keeper: DeltaKeeper | None = None,
     ) -> None:
+        """The first of `sources` is the node that `upstream` leads to: it plans, and deltas come from it.
+
+        Those that came are kept by `keeper`.
+        """
         self.files = files
         self._sources = sources
         self._stub = registry_pb2_grpc.RegistryServiceStub(upstream)
         self._upstream_name = upstream_name
         self._in_flight = in_flight
         self._retry = retry
+        self._limits = limits
+        self._keeper = keeper
+        self._walks = 0
         self._locks: dict[str, asyncio.Lock] = {}
         self._verified: set[str] = set()
 
@@ -79,12 +95,12 @@ class Obtainer:
             if held := await self.held(state):
                 progress.whole(held.manifest)
                 return held
-            await self._log_plan(state)
+            deltas = await self._plan(state)
             manifest, wire_bytes = await fetch_manifest(self._sources, state.manifest, retry=self._retry)
             progress.described(manifest, wire_bytes)
             staging = await in_thread(self.files.stage, manifest)
             try:
-                held = await self._fill(staging, progress)
+                held = await self._fill(staging, deltas, progress)
             finally:
                 await in_thread(staging.close)
             self._verified.add(hex_)
@@ -95,38 +111,80 @@ class Obtainer:
         self._verified.discard(revision_hex)
         self._locks.pop(revision_hex, None)
 
-    async def _fill(self, staging: Staging, progress: "UpdateMeter") -> Held:
+    async def _fill(self, staging: Staging, deltas: Sequence[Step], progress: "UpdateMeter") -> Held:
+        if deltas:
+            await self._walk(staging, deltas, progress)
         fetch = Fetch(
             staging, self._sources, in_flight=self._in_flight, on_progress=progress.advanced, retry=self._retry
         )
         progress.fetching(lambda: fetch.stats)
         await fetch.run()
-        return Held(await in_thread(staging.commit), staging.manifest)
+        held = Held(await in_thread(staging.commit), staging.manifest)
+        await self._remove_steps()
+        return held
 
-    async def _log_plan(self, state: ChannelState) -> None:
-        """Ask what the update should cost. It is advice: what is reused is decided by hashing what is here."""
-        have = [f"{state.revision.of_model}/revisions/{each.revision}" for each in self.files.revisions()[:_MAX_HAVE]]
-        request = registry_pb2.PlanUpdateRequest(want=str(state.revision), have=have)
+    async def _walk(self, staging: Staging, deltas: Sequence[Step], progress: "UpdateMeter") -> None:
+        """Make what deltas make; the rest is left to chunks."""
+        walk = DeltaWalk(
+            self.files,
+            self._sources[0],
+            in_flight=self._in_flight,
+            memory_bytes=self._limits.memory_bytes,
+            retry=self._retry,
+            on_progress=progress.made,
+            keeper=self._keeper,
+        )
+        progress.walking(walk)
+        self._walks += 1
         try:
-            plan = await self._stub.PlanUpdate(request, timeout=_PLAN_TIMEOUT_SECONDS)
+            await walk.walk(deltas, staging)
+        finally:
+            self._walks -= 1
+
+    async def _remove_steps(self) -> None:
+        """What chains left; not while another update may be on its way through it."""
+        if self._walks:
+            return
+        try:
+            await in_thread(remove_steps, self.files)
+        except DeltaicError as error:
+            _log.warning("update.steps_not_removed", error=error.message)
+
+    async def _plan(self, state: ChannelState) -> list[Step]:
+        """Ask for the cheapest way. It is advice: what is reused, and what deltas make, is decided by hashing it.
+
+        A node above that has to make a delta first may take the time that this node grants it.
+        """
+        # The one that came last first: a delta from it is likely to be the smallest.
+        held = (await in_thread(self.files.newest))[:MAX_HELD]
+        request = registry_pb2.PlanUpdateRequest(
+            want=str(state.revision),
+            have=[f"{state.revision.of_model}/revisions/sha256:{each}" for each in held],
+            limits=limits_to_proto(self._limits),
+        )
+        try:
+            plan = await self._stub.PlanUpdate(request, timeout=_PLAN_TIMEOUT_SECONDS + self._limits.wait_seconds)
         except grpc.RpcError as failure:
             error = from_rpc_error(failure, self._upstream_name)
             _log.debug("update.no_plan", revision=str(state.revision), error=error.message)
-            return
+            return []
+        deltas = deltas_in(plan, state.manifest)
         _log.info(
             "update.planned",
             revision=str(state.revision),
             reuse_bytes=plan.reuse_bytes,
-            fetch_bytes=plan.fetch_bytes,
-            fetch_chunks=plan.fetch_chunks,
+            fetch_bytes=sum(step.fetch_bytes for step in deltas) if deltas else plan.fetch_bytes,
+            fetch_chunks=0 if deltas else plan.fetch_chunks,
+            deltas=len(deltas),
         )
+        return deltas
 
 
 class UpdateMeter:
     """The numbers of one update, read while it runs, as `deltaic.v1.UpdateProgress` defines them.
 
-    Every byte of the file needed fetching or did not, so what is reused and what is fetched are the whole of it in the
-    end, and the manifest over.
+    Every byte of the file was reused, made by a delta or fetched, so the three are the whole of it in the end, and the
+    manifest over.
     """
 
     def __init__(self, on_advance: Callable[[], None]) -> None:
@@ -134,6 +192,7 @@ class UpdateMeter:
         self._manifest_bytes = 0
         self._manifest_wire_bytes = 0
         self._stats: Callable[[], FetchStats] | None = None
+        self._walk: DeltaWalk | None = None
         self._held_bytes = 0
         self._repeated_bytes = 0
         self.full_bytes = 0
@@ -148,9 +207,17 @@ class UpdateMeter:
         self._repeated_bytes = manifest.size - sum(digest.size for digest in manifest.unique)
         self._manifest_bytes, self._manifest_wire_bytes = manifest.digest.size, wire_bytes
 
+    def walking(self, walk: DeltaWalk) -> None:
+        """Deltas begin to arrive."""
+        self._walk = walk
+
     def fetching(self, stats: Callable[[], FetchStats]) -> None:
         """Chunks begin to arrive."""
         self._stats = stats
+
+    def made(self) -> None:
+        """One chunk more was copied or made by a delta."""
+        self._on_advance()
 
     def advanced(self, _done: int, _total: int) -> None:
         """One chunk more."""
@@ -158,16 +225,42 @@ class UpdateMeter:
 
     @property
     def reused_bytes(self) -> int:
-        """Bytes of the file that need no fetching: held whole, left by an earlier attempt, copied, or said twice."""
-        if self._stats is None:
+        """Bytes of the file that need no fetching: held whole, left by an earlier attempt, copied, or said twice.
+
+        What deltas made is in place when chunks begin to arrive, and is no part of it.
+        """
+        walk, stats = self._walk, self._stats() if self._stats else None
+        if stats is None and walk is None:
             return self._held_bytes
-        stats = self._stats()
-        return self._repeated_bytes + stats.resumed_bytes + stats.reused_bytes
+        by_walk = walk.resumed_bytes + walk.reused_bytes if walk else 0
+        by_fetch = stats.resumed_bytes + stats.reused_bytes - self.delta_bytes if stats else 0
+        return self._repeated_bytes + max(by_walk, by_fetch)
+
+    @property
+    def delta_bytes(self) -> int:
+        """Bytes of the file that deltas made."""
+        return self._walk.made_bytes if self._walk else 0
 
     @property
     def fetched_bytes(self) -> int:
         return self._manifest_bytes + (self._stats().fetched_bytes if self._stats else 0)
 
     @property
+    def reached(self) -> Reached:
+        """All of them at once."""
+        arriving = self._stats().arriving_bytes if self._stats else 0
+        chunks = self.fetched_bytes - self._manifest_bytes
+        return Reached(
+            self.full_bytes,
+            self.reused_bytes,
+            chunks,
+            self._manifest_bytes,
+            self.wire_bytes,
+            arriving,
+            self.delta_bytes,
+        )
+
+    @property
     def wire_bytes(self) -> int:
-        return self._manifest_wire_bytes + (self._stats().wire_bytes if self._stats else 0)
+        by_walk = self._walk.wire_bytes if self._walk else 0
+        return self._manifest_wire_bytes + by_walk + (self._stats().wire_bytes if self._stats else 0)

@@ -156,6 +156,9 @@ class UpdateProgress(_message.Message):
     WIRE_BYTES_FIELD_NUMBER: _builtins.int
     FETCH_SECONDS_FIELD_NUMBER: _builtins.int
     SWITCH_SECONDS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: _builtins.int
+    DELTA_BYTES_FIELD_NUMBER: _builtins.int
     full_bytes: _builtins.int
     """Bytes of the files of the target."""
     reused_bytes: _builtins.int
@@ -163,11 +166,17 @@ class UpdateProgress(_message.Message):
     fetched_bytes: _builtins.int
     """Bytes of chunks and manifest fetched so far, before compression."""
     wire_bytes: _builtins.int
-    """Bytes that came over the line for them: frames as sent, manifest included."""
+    """Bytes that came over the line: frames as sent, of chunks, manifest and deltas."""
     fetch_seconds: _builtins.float
     """Seconds from seeing the channel move to the complete, verified file."""
     switch_seconds: _builtins.float
     """Seconds from the complete file to the switch: load, warm, swap."""
+    bytes_per_second: _builtins.float
+    """Bytes a second that come over the line now, smoothed over a few seconds; 0 when none do."""
+    seconds_left: _builtins.float
+    """Seconds until the file is complete, if it goes on like this; 0 when that is not known or nothing is left."""
+    delta_bytes: _builtins.int
+    """Bytes of the files that deltas made from what was held: neither reused nor fetched."""
     def __init__(
         self,
         *,
@@ -177,10 +186,13 @@ class UpdateProgress(_message.Message):
         wire_bytes: _builtins.int = ...,
         fetch_seconds: _builtins.float = ...,
         switch_seconds: _builtins.float = ...,
+        bytes_per_second: _builtins.float = ...,
+        seconds_left: _builtins.float = ...,
+        delta_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "full_bytes", b"full_bytes", "reused_bytes", b"reused_bytes", "switch_seconds", b"switch_seconds", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "delta_bytes", b"delta_bytes", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "full_bytes", b"full_bytes", "reused_bytes", b"reused_bytes", "seconds_left", b"seconds_left", "switch_seconds", b"switch_seconds", "wire_bytes", b"wire_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

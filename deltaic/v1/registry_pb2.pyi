@@ -899,29 +899,69 @@ class PlanUpdateRequest(_message.Message):
 
     WANT_FIELD_NUMBER: _builtins.int
     HAVE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     want: _builtins.str
     """The revision wanted."""
     @_builtins.property
     def have(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Revisions held, complete and verified; unknown ones are ignored."""
+        """Revisions held, complete and verified, of this model or of others; unknown ones are ignored."""
+
+    @_builtins.property
+    def limits(self) -> Global___NodeLimits:
+        """What the node can spend. A node that sends none is answered with the deltas that there are; none is made for it."""
 
     def __init__(
         self,
         *,
         want: _builtins.str = ...,
         have: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___NodeLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["have", b"have", "want", b"want"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["have", b"have", "limits", b"limits", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlanUpdateRequest: _TypeAlias = PlanUpdateRequest  # noqa: Y015
 
 @_typing.final
+class NodeLimits(_message.Message):
+    """NodeLimits says what a node can spend on an update. 0 means unknown, or no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    APPLY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    link_bytes_per_second: _builtins.int
+    """Bytes a second that its line carries. Where it is known, the plan is the quickest one, else the one of fewest bytes."""
+    memory_bytes: _builtins.int
+    """Bytes of memory that making chunks from a delta may take."""
+    apply_bytes_per_second: _builtins.int
+    """Bytes of a file a second that it makes from a delta."""
+    wait_seconds: _builtins.float
+    """Seconds that the answer may take while a delta is made. 0 answers at once."""
+    def __init__(
+        self,
+        *,
+        link_bytes_per_second: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        apply_bytes_per_second: _builtins.int = ...,
+        wait_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_bytes_per_second", b"apply_bytes_per_second", "link_bytes_per_second", b"link_bytes_per_second", "memory_bytes", b"memory_bytes", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeLimits: _TypeAlias = NodeLimits  # noqa: Y015
+
+@_typing.final
 class PlanUpdateResponse(_message.Message):
-    """PlanUpdateResponse is the cheapest way that the center knows."""
+    """PlanUpdateResponse is the cheapest way that this node knows."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -930,12 +970,13 @@ class PlanUpdateResponse(_message.Message):
     REUSE_BYTES_FIELD_NUMBER: _builtins.int
     FETCH_BYTES_FIELD_NUMBER: _builtins.int
     FETCH_CHUNKS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     reuse_bytes: _builtins.int
     """Bytes of the files that `reuse_from` already holds."""
     fetch_bytes: _builtins.int
-    """Bytes of the chunks to fetch, before compression."""
+    """Bytes of the chunks to fetch, before compression, by a node that uses no deltas."""
     fetch_chunks: _builtins.int
-    """Number of chunks to fetch."""
+    """Number of chunks to fetch, by a node that uses no deltas."""
     @_builtins.property
     def revision(self) -> Global___Revision:
         """The revision wanted, with its manifest's digest."""
@@ -943,6 +984,12 @@ class PlanUpdateResponse(_message.Message):
     @_builtins.property
     def reuse_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Held revisions to take chunks from, the most useful first."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpdateStep]:
+        """The way, in order. It is advice: whatever a step does not make is fetched as chunks, and everything is verified
+        against the manifest of the revision wanted.
+        """
 
     def __init__(
         self,
@@ -952,11 +999,99 @@ class PlanUpdateResponse(_message.Message):
         reuse_bytes: _builtins.int = ...,
         fetch_bytes: _builtins.int = ...,
         fetch_chunks: _builtins.int = ...,
+        steps: _abc.Iterable[Global___UpdateStep] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_bytes", b"fetch_bytes", "fetch_chunks", b"fetch_chunks", "reuse_bytes", b"reuse_bytes", "reuse_from", b"reuse_from", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_bytes", b"fetch_bytes", "fetch_chunks", b"fetch_chunks", "reuse_bytes", b"reuse_bytes", "reuse_from", b"reuse_from", "revision", b"revision", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlanUpdateResponse: _TypeAlias = PlanUpdateResponse  # noqa: Y015
+
+@_typing.final
+class UpdateStep(_message.Message):
+    """UpdateStep is one step from what is held towards what is wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Method:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[UpdateStep._Method.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        METHOD_UNSPECIFIED: UpdateStep._Method.ValueType  # 0
+        """Never sent."""
+        METHOD_REUSE_CHUNKS: UpdateStep._Method.ValueType  # 1
+        """Take chunks that a held revision has."""
+        METHOD_DELTA: UpdateStep._Method.ValueType  # 2
+        """Make the chunks of one revision from the file of another and a delta."""
+        METHOD_CHUNKS: UpdateStep._Method.ValueType  # 3
+        """Fetch chunks."""
+
+    class Method(_Method, metaclass=_MethodEnumTypeWrapper):
+        """Method says how."""
+
+    METHOD_UNSPECIFIED: UpdateStep.Method.ValueType  # 0
+    """Never sent."""
+    METHOD_REUSE_CHUNKS: UpdateStep.Method.ValueType  # 1
+    """Take chunks that a held revision has."""
+    METHOD_DELTA: UpdateStep.Method.ValueType  # 2
+    """Make the chunks of one revision from the file of another and a delta."""
+    METHOD_CHUNKS: UpdateStep.Method.ValueType  # 3
+    """Fetch chunks."""
+
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    FETCH_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    FROM_MANIFEST_FIELD_NUMBER: _builtins.int
+    TO_MANIFEST_FIELD_NUMBER: _builtins.int
+    from_revision: _builtins.str
+    """The revision that must be whole on the node before; empty where chunks are fetched."""
+    to_revision: _builtins.str
+    """The revision that this step makes: the one wanted, or one in between."""
+    method: Global___UpdateStep.Method.ValueType
+    """How."""
+    fetch_bytes: _builtins.int
+    """Bytes to fetch for this step, before compression."""
+    memory_bytes: _builtins.int
+    """Bytes of memory that it takes, about, for each chunk that is made at the same time."""
+    seconds: _builtins.float
+    """Seconds that it takes, about."""
+    @_builtins.property
+    def delta(self) -> _content_pb2.Digest:
+        """The index of the delta; it names the packs. Both are read by digest from ContentService of the node that answered."""
+
+    @_builtins.property
+    def from_manifest(self) -> _content_pb2.Digest:
+        """The manifest of `from_revision`; absent where chunks are fetched."""
+
+    @_builtins.property
+    def to_manifest(self) -> _content_pb2.Digest:
+        """The manifest of `to_revision`."""
+
+    def __init__(
+        self,
+        *,
+        from_revision: _builtins.str = ...,
+        to_revision: _builtins.str = ...,
+        method: Global___UpdateStep.Method.ValueType = ...,
+        delta: _content_pb2.Digest | None = ...,
+        fetch_bytes: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        from_manifest: _content_pb2.Digest | None = ...,
+        to_manifest: _content_pb2.Digest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "from_manifest", b"from_manifest", "to_manifest", b"to_manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "fetch_bytes", b"fetch_bytes", "from_manifest", b"from_manifest", "from_revision", b"from_revision", "memory_bytes", b"memory_bytes", "method", b"method", "seconds", b"seconds", "to_manifest", b"to_manifest", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateStep: _TypeAlias = UpdateStep  # noqa: Y015

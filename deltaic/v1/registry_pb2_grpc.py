@@ -203,8 +203,11 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PlanUpdate(self, request, context):
-        """PlanUpdate says what it costs to get from revisions that a node holds to the one it wants.
-        Errors: NOT_FOUND (unknown wanted revision), INVALID_ARGUMENT (a name that does not parse, more than 100 held).
+        """PlanUpdate says the cheapest way from revisions that a node holds to the one it wants: chunks that it has already,
+        deltas, chunks to fetch. A delta that there is none of yet is made meanwhile, as long as the node is willing to
+        wait, once for all who ask.
+        Errors: NOT_FOUND (unknown wanted revision), INVALID_ARGUMENT (a name that does not parse, more than 100 held, a
+        limit that is no number or negative).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

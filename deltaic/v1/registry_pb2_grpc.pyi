@@ -91,8 +91,11 @@ class RegistryServiceStub:
     Errors: INVALID_ARGUMENT (a name that does not parse), UNAVAILABLE (the node shuts down: watch again).
     """
     PlanUpdate: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PlanUpdateRequest, _registry_pb2.PlanUpdateResponse]
-    """PlanUpdate says what it costs to get from revisions that a node holds to the one it wants.
-    Errors: NOT_FOUND (unknown wanted revision), INVALID_ARGUMENT (a name that does not parse, more than 100 held).
+    """PlanUpdate says the cheapest way from revisions that a node holds to the one it wants: chunks that it has already,
+    deltas, chunks to fetch. A delta that there is none of yet is made meanwhile, as long as the node is willing to
+    wait, once for all who ask.
+    Errors: NOT_FOUND (unknown wanted revision), INVALID_ARGUMENT (a name that does not parse, more than 100 held, a
+    limit that is no number or negative).
     """
 
 @_typing.type_check_only
@@ -158,8 +161,11 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Errors: INVALID_ARGUMENT (a name that does not parse), UNAVAILABLE (the node shuts down: watch again).
     """
     PlanUpdate: _aio.UnaryUnaryMultiCallable[_registry_pb2.PlanUpdateRequest, _registry_pb2.PlanUpdateResponse]  # type: ignore[assignment]
-    """PlanUpdate says what it costs to get from revisions that a node holds to the one it wants.
-    Errors: NOT_FOUND (unknown wanted revision), INVALID_ARGUMENT (a name that does not parse, more than 100 held).
+    """PlanUpdate says the cheapest way from revisions that a node holds to the one it wants: chunks that it has already,
+    deltas, chunks to fetch. A delta that there is none of yet is made meanwhile, as long as the node is willing to
+    wait, once for all who ask.
+    Errors: NOT_FOUND (unknown wanted revision), INVALID_ARGUMENT (a name that does not parse, more than 100 held, a
+    limit that is no number or negative).
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -294,8 +300,11 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.PlanUpdateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.PlanUpdateResponse, _abc.Awaitable[_registry_pb2.PlanUpdateResponse]]:
-        """PlanUpdate says what it costs to get from revisions that a node holds to the one it wants.
-        Errors: NOT_FOUND (unknown wanted revision), INVALID_ARGUMENT (a name that does not parse, more than 100 held).
+        """PlanUpdate says the cheapest way from revisions that a node holds to the one it wants: chunks that it has already,
+        deltas, chunks to fetch. A delta that there is none of yet is made meanwhile, as long as the node is willing to
+        wait, once for all who ask.
+        Errors: NOT_FOUND (unknown wanted revision), INVALID_ARGUMENT (a name that does not parse, more than 100 held, a
+        limit that is no number or negative).
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

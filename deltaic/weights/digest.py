@@ -6,7 +6,7 @@ from whoever you trust; then `verify` what arrived.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -79,6 +79,13 @@ class Digest:
             raise DigestMismatch(f"{self} names {self.size:,} bytes, got {size:,}", digest=str(self))
         if not self.matches(data):
             raise DigestMismatch(f"{size:,} bytes do not match {self}", digest=str(self))
+
+    def verify_pieces(self, pieces: Sequence[Buffer]) -> None:
+        """Raises DigestMismatch unless the pieces, one after the other, are the bytes that the digest names."""
+        if len(pieces) == 1:
+            self.verify(pieces[0])
+        elif (found := Digest.of_stream(pieces)) != self:
+            raise DigestMismatch(f"{found.size:,} bytes in pieces do not match {self}", digest=str(self))
 
     def __str__(self) -> str:
         return f"sha256:{self.hex}"

@@ -1,4 +1,4 @@
-"""One suite for everything that is a ChunkReader: chunks in memory, chunks in a folder, materialised model files."""
+"""One suite for everything that is a ChunkReader: chunks in memory or in a folder, model files, deltas, several."""
 
 import asyncio
 import shutil
@@ -11,9 +11,11 @@ from obstore.store import MemoryStore
 
 from deltaic.store.addresses import open_chunk_store
 from deltaic.store.chunk_store import ObjectChunkStore, key_of
+from deltaic.store.delta_records import DeltaRecord, Pair
+from deltaic.store.delta_shelf import DeltaShelf
 from deltaic.store.errors import BadRange, ChunkDamaged, ChunkNotFound
 from deltaic.store.model_files import ModelFiles
-from deltaic.store.reading import ChunkReader
+from deltaic.store.reading import ChunkReader, ReadersInTurn
 from deltaic.weights.digest import Digest
 from deltaic.weights.manifest import Manifest
 
@@ -38,13 +40,19 @@ def model(tiny_gguf) -> tuple[Path, Manifest]:
     return path, Manifest.build(path)
 
 
-@pytest.fixture(params=["memory", "folder", "model files"])
+@pytest.fixture(params=["memory", "folder", "model files", "deltas", "in turn"])
 def held(request, tmp_path: Path, model) -> Iterator[Held]:
     path, manifest = model
     content = path.read_bytes()
     blobs = {chunk.digest: content[chunk.offset : chunk.end] for chunk in manifest.chunks}
     blobs[manifest.digest] = manifest.data
-    make = {"memory": _in_memory, "folder": _in_folder, "model files": _in_model_files}[request.param]
+    make = {
+        "memory": _in_memory,
+        "folder": _in_folder,
+        "model files": _in_model_files,
+        "deltas": _in_deltas,
+        "in turn": _in_turn,
+    }[request.param]
     reader, damage = make(tmp_path, manifest, path, blobs)
     return Held(reader, manifest, blobs, damage)
 
@@ -93,6 +101,29 @@ def _in_model_files(tmp_path, manifest, path, blobs):
             place.path.write_bytes(content)
 
     return files, damage
+
+
+def _in_deltas(tmp_path, manifest, path, blobs):
+    """As if the manifest were an index and the chunks packs: a shelf does not look into them."""
+    shelf = DeltaShelf(tmp_path / "deltas", 1 << 30)
+    made = shelf.making / "one"
+    made.mkdir()
+    for digest, data in blobs.items():
+        (made / digest.hex).write_bytes(data)
+    packs = tuple(digest for digest in blobs if digest != manifest.digest)
+    record = DeltaRecord(Pair(Digest.of(b"old"), Digest.of(b"new")), manifest.digest, packs, manifest.size, 0)
+    asyncio.run(shelf.add(record, made))
+
+    def damage(digest: Digest) -> None:
+        (tmp_path / "deltas" / key_of(digest)).write_bytes(_spoilt(blobs[digest]))
+
+    return shelf, damage
+
+
+def _in_turn(tmp_path, manifest, path, blobs):
+    """An empty shelf of deltas before the chunks of a center."""
+    chunks, damage = _in_folder(tmp_path, manifest, path, blobs)
+    return ReadersInTurn(DeltaShelf(tmp_path / "deltas", 1 << 30), chunks), damage
 
 
 def _spoilt(data: bytes) -> bytes:

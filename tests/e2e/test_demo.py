@@ -35,5 +35,6 @@ def test_the_demo_keeps_every_promise() -> None:
     first, tuned, retemplated = found["updates"]
     assert len(set(found["revisions"])) == 3
     assert first["update_bytes"] > 0.8 * first["full_bytes"]
-    assert tuned["update_bytes"] < 0.6 * tuned["full_bytes"]
+    assert [update["way"] for update in found["updates"]] == ["chunks", "delta", "chunks"]
+    assert max(tuned["update_bytes"], tuned["device_update_bytes"]) < 0.2 * tuned["full_bytes"]
     assert retemplated["update_bytes"] < 0.01 * retemplated["full_bytes"]

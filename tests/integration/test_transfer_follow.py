@@ -1,6 +1,8 @@
 """Following a channel over a real line: update, offline, restart, repair, supersede, failure."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from line import Line
 from transfer_nodes import Registry, connected, serving, stored
 
 from deltaic.names import ChannelName
+from deltaic.store import part_file
 from deltaic.store.model_files import ModelFiles
 from deltaic.transfer.backoff import Retry
 from deltaic.transfer.channel_book import ChannelState
@@ -220,6 +223,24 @@ async def test_what_an_earlier_attempt_left_counts_as_reused(tmp_path: Path, ver
     assert complete["reused_bytes"] + complete["fetched_bytes"] == one.size + one.digest.size
 
 
+async def test_an_update_says_how_fast_it_comes_and_how_long_it_still_takes(tmp_path: Path, versions: Any) -> None:
+    store, [one, *_] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    async with serving(store, registry=registry) as server:
+        async with Line(server.port, bytes_per_second=2_000_000) as line, connected(line.port) as channel:
+            async with Node(tmp_path / "edge", channel).running() as node:
+                await until(lambda: node.state.progress.wire_bytes > 3_000_000)
+                progress = node.state.progress
+                line.bytes_per_second = 0
+                await until(lambda: node.serves(one))
+                done = node.state.progress
+    assert 500_000 < progress.bytes_per_second < 8_000_000
+    left = progress.full_bytes - progress.reused_bytes - progress.fetched_bytes
+    assert 0 < progress.seconds_left <= 1.1 * left / progress.bytes_per_second
+    assert (done.bytes_per_second, done.seconds_left) == (0.0, 0.0)
+
+
 async def test_a_channel_that_leaves_an_update_in_the_middle_reports_what_it_serves(
     tmp_path: Path, versions: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +314,94 @@ async def test_a_full_disk_is_said_and_the_old_revision_serves_until_there_is_ro
                 assert "no room" in node.state.detail
                 assert node.follower.held()[STABLE].revision.revision == one.revision
             await until(lambda: node.serves(two))
+
+
+class SmallDisk:
+    """A disk that takes so many bytes more into growing files, and then none."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room = 1 << 40
+        self._write = part_file.write_all
+        monkeypatch.setattr(part_file, "write_all", self.write_all)
+
+    def write_all(self, descriptor: int, data: Any, offset: int) -> None:
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._write(descriptor, data, offset)
+
+
+async def test_a_disk_that_fills_up_in_the_middle_keeps_the_old_serving_and_what_came_counts(
+    tmp_path: Path, tiny_gguf: Callable[..., Path], versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deltaic.transfer.pursuit._FIRST_DELAY_SECONDS", 0.05)
+    large = tiny_gguf("model.gguf", ballast=20 << 20, seed=3)
+    store, [one, two] = await stored(tmp_path / "chunks", versions[0], large)
+    registry = Registry()
+    await registry.move(STABLE, one)
+    disk = SmallDisk(monkeypatch)
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            await until(lambda: node.serves(one))
+            disk.room = 9 << 20
+            await registry.move(STABLE, two)
+            await until(lambda: node.phase == Phase.PHASE_FAILED)
+            assert "no room" in node.state.detail
+            assert node.follower.held()[STABLE].revision.revision == one.revision
+            assert [each.revision for each in node.files.revisions()] == [one.revision]
+            disk.room = 1 << 40
+            await until(lambda: node.serves(two))
+            assert accounts_for(node.state, two), "what came before the disk was full was not fetched again"
+    done = [each.progress.reused_bytes + each.progress.fetched_bytes for each in of_update(node.states, two)]
+    assert done == sorted(done), "progress never runs backwards"
+
+
+def of_update(states: Sequence[fleet_pb2.ModelState], manifest: Manifest) -> list[fleet_pb2.ModelState]:
+    return [state for state in states if state.target_revision.endswith(manifest.revision)]
+
+
+async def test_a_full_disk_makes_room_by_giving_up_the_way_back(
+    tmp_path: Path, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, [one, two, three] = await stored(tmp_path / "chunks", *versions)
+    registry = Registry()
+    async with serving(store, registry=registry) as server, connected(server.port) as channel:
+        async with Node(tmp_path / "edge", channel).running() as node:
+            for manifest in (one, two):
+                await registry.move(STABLE, manifest)
+                await until(lambda m=manifest: node.serves(m))
+            first = node.files.folder / f"{one.digest.hex}.gguf"
+            monkeypatch.setattr(
+                "deltaic.store.staging.free_bytes", lambda _folder: 0 if first.exists() else 1 << 40
+            )  # fmt: skip
+            with structlog.testing.capture_logs() as logs:
+                await registry.move(STABLE, three)
+                await until(lambda: node.serves(three))
+            assert not first.exists()
+            assert "follow.made_room" in [log["event"] for log in logs]
+
+
+@pytest.mark.parametrize("vandalism", ["cut", "emptied", "replaced"])
+async def test_a_growing_file_that_is_cut_or_replaced_while_it_grows_becomes_right(
+    tmp_path: Path, tiny_gguf: Callable[..., Path], vandalism: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deltaic.transfer.pursuit._FIRST_DELAY_SECONDS", 0.05)
+    large = tiny_gguf("model.gguf", ballast=20 << 20)
+    store, [manifest] = await stored(tmp_path / "chunks", large)
+    registry = Registry()
+    await registry.move(STABLE, manifest)
+    async with serving(store, registry=registry) as server, Line(server.port, bytes_per_second=10_000_000) as line:
+        async with connected(line.port) as channel, Node(tmp_path / "edge", channel).running() as node:
+            part = node.files.folder / f"{manifest.digest.hex}.part"
+            await until(lambda: node.state.progress.fetched_bytes > 6_000_000)
+            if vandalism == "replaced":
+                part.unlink()
+                part.write_bytes(b"rubbish")
+            else:
+                os.truncate(part, 3_000_000 if vandalism == "cut" else 0)
+            line.bytes_per_second = 0
+            await until(lambda: node.serves(manifest))
+    assert node.activated == [(manifest.revision, large.read_bytes())]
 
 
 async def test_a_restart_in_the_middle_of_an_update_serves_the_old_and_then_goes_on(

@@ -24,6 +24,7 @@ from deltaic.weights.delta.numbers import Numbers, read_numbers, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.delta.predict import Levels, Move, Prediction, Scales, predict_far, predict_near
 from deltaic.weights.delta.quants import LAYOUTS, Bytes, Field, Layout
+from deltaic.weights.delta.sets import Places
 from deltaic.weights.delta.surprises import Small, SurpriseReader, SurpriseWriter
 from deltaic.weights.digest import Buffer
 from deltaic.weights.ggml_types import BY_NAME
@@ -160,12 +161,9 @@ def _read_levels(reader: PayloadReader, layout: Layout, way: int, blocks: Bytes,
     lattice = bool(_WAYS[way][1])
     surprises = SurpriseReader(reader, examined * layout.elements, lattice=lattice) if examined else None
     if examined < len(before):
-        places, values = read_numbers(reader, len(before) * layout.elements)
-        if places is None:
-            places = np.flatnonzero(values)
-            values = values[places]
-        block, entry = np.divmod(places, layout.elements)
-        _add(layout.levels, blocks, block, entry, values)
+        for places, values in _in_strips(*read_numbers(reader, len(before) * layout.elements)):
+            block, entry = np.divmod(places, layout.elements)
+            _add(layout.levels, blocks, block, entry, values)
     for strip, predict in _walk(layout, near, far):
         assert surprises is not None
         old = _levels(layout, before[strip])
@@ -239,12 +237,20 @@ def _levels(layout: Layout, blocks: Bytes) -> Levels:
 
 
 def _read_small(reader: PayloadReader, field: Field, blocks: Bytes) -> None:
-    places, values = read_numbers(reader, len(blocks) * field.entries)
-    if places is None:
-        places = np.flatnonzero(values)
-        values = values[places]
-    entry, block = np.divmod(places, len(blocks))
-    _add(field, blocks, block, entry, values)
+    for places, values in _in_strips(*read_numbers(reader, len(blocks) * field.entries)):
+        entry, block = np.divmod(places, len(blocks))
+        _add(field, blocks, block, entry, values)
+
+
+def _in_strips(places: Places | None, values: Numbers) -> Iterator[tuple[Places, Numbers]]:
+    """Numbers and where they are, a bounded number at a time."""
+    for start in range(0, len(values), _STRIP_ELEMENTS):
+        strip = values[start : start + _STRIP_ELEMENTS]
+        if places is None:
+            found = np.flatnonzero(strip)
+            yield found + start, strip[found]
+        else:
+            yield places[start : start + _STRIP_ELEMENTS], strip
 
 
 def _add(
@@ -252,7 +258,7 @@ def _add(
 ) -> None:
     """Add to some entries, modulo their range, in place."""
     old = field.gather(blocks, block, entry)
-    field.flip(blocks, block, entry, (old ^ (old + values)) & ((1 << field.bits) - 1))
+    field.flip(blocks, block, entry, (old ^ (old + values.astype(np.int32))) & ((1 << field.bits) - 1))
 
 
 def _entries(field: Field, blocks: Bytes) -> npt.NDArray[np.int32]:

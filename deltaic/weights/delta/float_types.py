@@ -5,13 +5,14 @@ such integers counts steps of the format's own precision.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deltaic.weights.digest import Buffer
 
-Ordered = npt.NDArray[np.signedinteger[npt.NBitBase]]
+Ordered = npt.NDArray[np.signedinteger[Any]]
 """16 or 32 bits wide: magnitudes, and below zero their complements."""
 Real = npt.NDArray[np.float64]
 

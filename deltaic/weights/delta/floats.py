@@ -97,8 +97,8 @@ def _strip_steps(runs: list[_Run], members: npt.NDArray[np.uint8]) -> Numbers:
 
 def _stepped(kind: FloatType, before: Ordered, start: Ordered, steps: Numbers) -> Ordered:
     """Raises BadDelta."""
-    wide = np.int32 if kind.bits == 16 else np.int64
-    moved = start.astype(wide) + np.where(before < 0, -steps, steps)
+    far = steps.astype(np.int64)
+    moved = start.astype(np.int64) + np.where(before < 0, -far, far)
     limit = 1 << (kind.bits - 1)
     if len(moved) and not -limit <= moved.min() <= moved.max() < limit:
         raise BadDelta("a floating-point number outside its type")

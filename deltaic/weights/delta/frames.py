@@ -8,7 +8,7 @@ from deltaic.weights.digest import Buffer
 from deltaic.weights.errors import BadDelta
 
 LEVEL = 3
-_MAX_WINDOW_BYTES = 128 << 20
+_MAX_WINDOW_BYTES = 64 << 20
 
 
 @cache

@@ -38,6 +38,7 @@ _MAX_CLASSES = 32
 _CHOICES = (1, 3, 6)
 _CLASSES_WITH_COLUMNS = 3
 _FEW = 64
+_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ def read_halves(payload: PayloadReader, old: Halves, origin: "OriginOf") -> Halv
     steps = np.zeros(len(old), np.int32)
     for members in _members(cell, cells):
         steps[members] = read_all(payload, len(members))
+    if len(steps) and not -_LIMIT < steps.min() <= steps.max() < _LIMIT:
+        raise BadDelta("a half-precision number that moves too far")
     magnitude = (old & _MAGNITUDE).astype(np.int32) + (steps if sign is None else steps * sign)
     if len(magnitude) and not 0 <= magnitude.min() <= magnitude.max() <= int(_MAGNITUDE):
         raise BadDelta("a half-precision number outside its range")

@@ -5,6 +5,7 @@ docs/formats/delta.md before anybody allocates, reads or writes by it.
 """
 
 import struct
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -21,7 +22,8 @@ from deltaic.weights.gguf_vet import MAX_KEY_BYTES
 from deltaic.weights.layout import SegmentKind
 
 FORMAT_VERSION = 1
-MAX_INDEX_BYTES = 64 << 20
+MAX_INDEX_BYTES = 32 << 20
+MAX_PARTS = 1 << 18
 MAX_FILE_BYTES = 4 << 40
 MAX_PACK_BYTES = MAX_CHUNK_BYTES + (1 << 20)
 MAX_SOURCE_BYTES = 64 << 20
@@ -155,6 +157,7 @@ def serialise(
     """The bytes of an index; the same parts always give the same bytes."""
     fixed = _FIXED.pack(source.sha256, source.size, target.sha256, target.size, len(segments), len(parts), len(packs))
     names = [segment.name.encode() for segment in segments]
+    in_pack = Counter(part.pack for part in parts)
     columns: list[tuple[str, list[int]]] = [
         ("<u4", [pack.size for pack in packs]),
         ("u1", [_KINDS.index(segment.kind) for segment in segments]),
@@ -169,7 +172,7 @@ def serialise(
         ("<u8", [part.source_offset for part in parts]),
         ("<u4", [part.source_length for part in parts]),
         ("<u4", [part.payload_length for part in parts]),
-        ("<u4", [sum(part.pack == number for part in parts) for number in range(len(packs))]),
+        ("<u4", [in_pack[number] for number in range(len(packs))]),
     ]
     raw = b"".join(
         [
@@ -209,6 +212,8 @@ def _read(data: bytes, reader: _Reader) -> DeltaIndex:
     fixed = _FIXED.unpack(reader.take(_FIXED.size))
     source, target = Digest(fixed[0], fixed[1]), Digest(fixed[2], fixed[3])
     n_segments, n_parts, n_packs = fixed[4:]
+    if n_parts > MAX_PARTS or n_segments > n_parts or n_packs > n_parts:
+        raise BadDelta(f"a delta of {n_segments:,} segments in {n_parts:,} parts and {n_packs:,} packs")
     if not (0 < source.size <= MAX_FILE_BYTES and 0 < target.size <= MAX_FILE_BYTES):
         raise BadDelta("a delta from or to a file of an impossible size")
     sums = [reader.take(32) for _ in range(n_packs)]
@@ -295,6 +300,8 @@ def _place(
             raise BadDelta(f"part {number} of the delta makes {made:,} bytes from {paid:,}, which cannot be")
         if start + taken > source_size or taken > MAX_SOURCE_BYTES:
             raise BadDelta(f"part {number} of the delta reads outside the source")
+        if codec is not Codec.REQUANT and taken > MAX_CHUNK_BYTES:
+            raise BadDelta(f"part {number} of the delta reads {taken:,} bytes for one chunk")
         if codec is Codec.REUSE and taken != made:
             raise BadDelta(f"part {number} of the delta reuses {taken:,} bytes as {made:,}")
         pack, within = next(places) if codec is not Codec.REUSE else (-1, 0)

@@ -12,6 +12,7 @@ zstd) a shape.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,10 @@ from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.delta.sets import MAX_LISTED, Places, read_set, set_bits, write_set
 from deltaic.weights.errors import BadDelta
 
-Numbers = npt.NDArray[np.int32]
+Numbers = npt.NDArray[np.signedinteger[Any]]
+"""As narrow as they fit: 8, 16 or 32 bits."""
+
+Symbols = npt.NDArray[np.unsignedinteger[Any]]
 
 _ZERO, _SPARSE, _DENSE = 0, 1, 2
 _WIDTHS = (1, 2, 4, 8, 16, 32)
@@ -60,10 +64,11 @@ def read_numbers(
     negative = read_set(payload, len(places)) if signed else None
     values = np.ones(len(places), np.int32)
     above, more = read_numbers(payload, len(places), signed=False, depth=depth + 1)
-    if above is None:
-        values += more
-    else:
-        values[above] += more
+    with np.errstate(over="ignore"):
+        if above is None:
+            values += more
+        else:
+            values[above] += more
     if negative is not None:
         values[negative] *= -1
     return places, values
@@ -74,7 +79,7 @@ def read_all(payload: PayloadReader, count: int, *, signed: bool = True) -> Numb
     places, values = read_numbers(payload, count, signed=signed)
     if places is None:
         return values
-    whole = np.zeros(count, np.int32)
+    whole: Numbers = np.zeros(count, np.int8 if np.abs(values).max(initial=0) < 128 else np.int32)
     whole[places] = values
     return whole
 
@@ -115,18 +120,22 @@ def _read_dense(payload: PayloadReader, count: int, *, signed: bool) -> Numbers:
     if width not in _WIDTHS:
         raise BadDelta(f"numbers of {width} bits")
     length = -(-count * min(width, 8) // 8)
-    symbols = np.zeros(count, np.uint32)
+    symbols: Symbols = np.zeros(0, np.uint8)
     for index in range(max(1, width // 8)):
         packed = payload.number(1)
         data = payload.counted()
         plane = np.frombuffer(frames.expand(data, length) if packed else data, np.uint8)
         if len(plane) != length:
             raise BadDelta("a plane of numbers that is too short or too long")
-        symbols |= _spread(plane, width, count).astype(np.uint32) << (8 * index)
-    return _unzigzag(symbols) if signed else symbols.astype(np.int32)
+        widened = _widened(_spread(plane, width, count), width)
+        if index:
+            widened <<= widened.dtype.type(8 * index)
+            widened |= symbols
+        symbols = widened
+    return _unzigzag(symbols) if signed else _as_signed(symbols)
 
 
-def _planes(symbols: npt.NDArray[np.uint32], width: int) -> list[npt.NDArray[np.uint8]]:
+def _planes(symbols: Symbols, width: int) -> list[npt.NDArray[np.uint8]]:
     """Bytes of the symbols: several symbols in one, or one symbol in several."""
     if width >= 8:
         return [(symbols >> (8 * index)).astype(np.uint8) for index in range(width // 8)]
@@ -145,9 +154,31 @@ def _spread(plane: npt.NDArray[np.uint8], width: int, count: int) -> npt.NDArray
     return parts.reshape(-1)[:count]
 
 
-def _zigzag(values: Numbers) -> npt.NDArray[np.uint32]:
-    return ((values << 1) ^ (values >> 31)).view(np.uint32)
+def _widened(plane: npt.NDArray[np.uint8], width: int) -> Symbols:
+    return plane if width <= 8 else plane.astype(f"u{width // 8}")
 
 
-def _unzigzag(symbols: npt.NDArray[np.uint32]) -> Numbers:
-    return ((symbols >> 1) ^ -(symbols & 1).astype(np.uint32)).view(np.int32)
+def _zigzag(values: Numbers) -> Symbols:
+    wide = values.astype(np.int32)
+    return ((wide << 1) ^ (wide >> 31)).view(np.uint32)
+
+
+def _unzigzag(symbols: Symbols) -> Numbers:
+    """Of unsigned numbers into signed ones of the same width."""
+    magnitude = symbols >> symbols.dtype.type(1)
+    turned: Numbers = (magnitude ^ (~(symbols & symbols.dtype.type(1)) + symbols.dtype.type(1))).view(_signed(symbols))
+    return turned
+
+
+def _as_signed(symbols: Symbols) -> Numbers:
+    """Raises BadDelta where the highest bit of 32 is taken: nobody writes numbers so large."""
+    if symbols.dtype.itemsize == 4:
+        if int(symbols.max(initial=0)) >> 31:
+            raise BadDelta("a number beyond 31 bits")
+        return symbols.view(np.int32)
+    wider: Numbers = symbols.astype(f"i{2 * symbols.dtype.itemsize}")
+    return wider
+
+
+def _signed(symbols: Symbols) -> str:
+    return f"i{symbols.dtype.itemsize}"

@@ -78,7 +78,7 @@ def decode_requantised(target_type: str, payload: Buffer, length: int, source_ty
     for at, guess in zip(layout.halves, plain.halves, strict=True):
         blocks[:, at : at + 2] = read_halves(reader, guess, OriginOf(lambda: None)).view(np.uint8).reshape(-1, 2)
     for field, small in zip(layout.small_fields, plain.small, strict=True):
-        steps = read_all(reader, small.size).reshape(small.shape)
+        steps = read_all(reader, small.size).astype(np.int32).reshape(small.shape)
         _put(field, blocks, (small + steps) & ((1 << field.bits) - 1))
     surprises = SurpriseReader(reader, elements, lattice=False)
     reader.finish()

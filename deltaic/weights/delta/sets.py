@@ -20,7 +20,7 @@ from deltaic.weights.errors import BadDelta
 
 Places = npt.NDArray[np.int64]
 
-MAX_LISTED = 1 << 20
+MAX_LISTED = 1 << 18
 """Places that one set may list; whoever would list more writes the numbers themselves (`numbers`)."""
 
 DIVISORS = tuple(sorted([1 << k for k in range(24)] + [3 << k for k in range(22)]))
@@ -43,7 +43,7 @@ def write_set(out: PayloadWriter, places: Places, count: int) -> None:
 
 
 def read_set(payload: PayloadReader, count: int) -> Places:
-    """The places, rising. Raises BadDelta; allocates by MAX_LISTED, by `count` when inverted, or by the payload."""
+    """The places, rising. Raises BadDelta; allocates a byte for each of `count`, and some for each of MAX_LISTED."""
     head = payload.number(2 * min(count, 2 * MAX_LISTED) + 1)
     length, inverted = head >> 1, head & 1
     if length > MAX_LISTED:
@@ -51,8 +51,8 @@ def read_set(payload: PayloadReader, count: int) -> Places:
     listed = _read_listed(payload, length, count) if length else np.empty(0, np.int64)
     if not inverted:
         return listed
-    if 2 * len(listed) > count:
-        raise BadDelta("an inverted set that lists most of its places")
+    if 2 * len(listed) > count or count > 2 * MAX_LISTED:
+        raise BadDelta("an inverted set that would be shorter as it is")
     taken = np.ones(count, np.bool_)
     taken[listed] = False
     return np.flatnonzero(taken)
@@ -71,9 +71,13 @@ def _read_listed(payload: PayloadReader, length: int, count: int) -> Places:
     if index >= len(DIVISORS):
         raise BadDelta("a set with an unknown divisor")
     divisor = DIVISORS[index]
-    ends = np.flatnonzero(np.unpackbits(np.frombuffer(payload.counted(), np.uint8), bitorder="little"))
-    if len(ends) != length:
+    unary = np.frombuffer(payload.counted(), np.uint8)
+    if 8 * len(unary) > length + count // divisor + 8:
+        raise BadDelta("a set with gaps beyond its range")
+    bits = np.unpackbits(unary, bitorder="little")
+    if np.count_nonzero(bits) != length:
         raise BadDelta("a set with another number of places than it says")
+    ends = np.flatnonzero(bits)
     gaps = np.diff(ends, prepend=-1) - 1
     gaps *= divisor
     gaps += _read_remainders(payload, length, divisor)

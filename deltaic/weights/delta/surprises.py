@@ -156,6 +156,7 @@ class SurpriseReader:
                 found.append((mine[within], values))
             places = np.concatenate([each[0] for each in found])
             differences = np.concatenate([each[1] for each in found])
+        differences = differences.astype(np.int32)
         return places, np.where(fraction[places] < 0, -differences, differences)
 
 
@@ -174,9 +175,6 @@ class _Run:
     """The numbers of one group, given out from the front."""
 
     def __init__(self, count: int, places: Places | None, values: Numbers) -> None:
-        if places is None:
-            places = np.flatnonzero(values)
-            values = values[places]
         self._count, self._places, self._values = count, places, values
         self._passed = 0
 
@@ -189,5 +187,9 @@ class _Run:
         start, self._passed = self._passed, self._passed + count
         if self._passed > self._count:
             raise BadDelta("a group with fewer numbers than elements")
+        if self._places is None:
+            values = self._values[start : self._passed]
+            places = np.flatnonzero(values)
+            return places, values[places]
         first, last = np.searchsorted(self._places, (start, self._passed))
         return self._places[first:last] - start, self._values[first:last]

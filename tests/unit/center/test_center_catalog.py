@@ -306,3 +306,25 @@ def test_the_log_comes_in_pages_oldest_first(catalog: Catalog, database: Databas
     rest = log.list_entries(3, first.next_token)
     assert [entry.sequence for entry in (*first.items, *rest.items)] == [1, 2, 3, 4, 5]
     assert rest.next_token == ""
+
+
+def test_a_channel_remembers_what_it_named_before_the_last_first_and_each_once(catalog: Catalog) -> None:
+    for number in (1, 2, 3, 4):
+        publish(catalog, number)
+    for number in (1, 2, 3, 2, 4):
+        move(catalog, number)
+    move(catalog, 1, channel=ChannelName("m", "canary"))
+    assert [each.name for each in catalog.named_before(STABLE, 10)] == [name(2), name(3), name(1)]
+    assert [each.name for each in catalog.named_before(STABLE, 1)] == [name(2)]
+    assert catalog.named_before(STABLE, 0) == []
+    assert catalog.named_before(ChannelName("m", "canary"), 10) == []
+    assert catalog.named_before(ChannelName("m", "none"), 10) == []
+
+
+def test_a_revision_is_found_by_its_digest_whatever_its_model(catalog: Catalog) -> None:
+    publish(catalog, 1, "m")
+    publish(catalog, 1, "twin")
+    publish(catalog, 2, "other")
+    found = catalog.named([name(1).revision, name(2).revision, name(3).revision])
+    assert [each.name.revision for each in found] == [name(2).revision, name(1).revision], "the newest first, each once"
+    assert catalog.named([]) == []

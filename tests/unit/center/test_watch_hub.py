@@ -100,7 +100,7 @@ class SlowCatalog:
 
 async def test_a_move_whose_caller_left_while_it_was_committed_is_announced_all_the_same() -> None:
     hub, catalog = WatchHub(), SlowCatalog()
-    servicer = RegistryServicer(catalog, None, None, hub, None, None)  # type: ignore[arg-type]
+    servicer = RegistryServicer(catalog, None, None, hub, None, None, None)  # type: ignore[arg-type]
     enter_call("1", Identity("operator", frozenset()))
     request = registry_pb2.SetChannelRequest(name=str(STABLE), revision=str(state(7).revision.name))
     with hub.watching([STABLE]) as watcher:

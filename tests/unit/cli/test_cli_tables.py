@@ -92,10 +92,28 @@ def test_a_node_that_is_up_to_date_says_so_and_what_it_cost(monkeypatch) -> None
     )
     (row,) = status_rows([ready], 1_000_000)
     assert row[1:3] == ("ready", "3 s ago")
-    assert row[-3:] == ("smollm2/stable", "818181818181", "up to date, 81.5 MB")
+    assert row[-3:] == ("smollm2/stable", "818181818181", "up to date, 81.5 MB of chunks")
     _console(monkeypatch, terminal=False)
     (row,) = status_rows([ready], 1_000_000)
     assert row[-2] == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("reused", "delta", "way"), [(2, 98, "of delta"), (0, 90, "of delta and chunks"), (60, 0, "of chunks")]
+)
+def test_a_node_says_how_its_update_came(reused: int, delta: int, way: str) -> None:
+    progress = fleet_pb2.UpdateProgress(full_bytes=100, reused_bytes=reused, delta_bytes=delta, wire_bytes=3_000_000)
+    phase = fleet_pb2.ModelState.PHASE_READY
+    ready = _report(0, phase=phase, target_revision=REVISION, serving_revision=REVISION, progress=progress)
+    (row,) = status_rows([ready], 1_000_000)
+    assert row[-1] == f"up to date, 3.0 MB {way}"
+
+
+def test_what_deltas_make_counts_as_done() -> None:
+    progress = fleet_pb2.UpdateProgress(full_bytes=100, reused_bytes=10, delta_bytes=30, fetched_bytes=20)
+    fetching = _report(0, phase=fleet_pb2.ModelState.PHASE_FETCHING, target_revision=REVISION, progress=progress)
+    (row,) = status_rows([fetching], 1_000_000)
+    assert row[-1].startswith("60 %")
 
 
 def test_a_node_that_fetches_shows_how_far_it_is() -> None:
@@ -107,7 +125,18 @@ def test_a_node_that_fetches_shows_how_far_it_is() -> None:
     )
     (row,) = status_rows([fetching], 1_000_000)
     assert row[1] == "fetching"
-    assert row[-2:] == ("nothing yet", "84 %, 81.5 MB")
+    assert row[-2:] == ("nothing yet", "84 %, 81.5 MB of chunks")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, ""), (9.4, ", 9 s left"), (200, ", 3 min left"), (9_000, ", 2 h left")]
+)
+def test_a_node_that_fetches_shows_how_fast_and_how_long_still(seconds, words) -> None:
+    progress = fleet_pb2.UpdateProgress(
+        full_bytes=100, fetched_bytes=50, wire_bytes=81_500_000, bytes_per_second=12_345_678.9, seconds_left=seconds
+    )
+    (row,) = status_rows([_report(0, phase=fleet_pb2.ModelState.PHASE_FETCHING, progress=progress)], 1_000_000)
+    assert row[-1] == f"50 %, 81.5 MB, 12.3 MB/s{words}"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +149,10 @@ def test_a_node_that_was_not_heard_is_silent(age, phase, heard) -> None:
 
 
 def test_status_fits_a_terminal_of_80_columns(terminal) -> None:
-    rows = status_rows([_report(3, phase=fleet_pb2.ModelState.PHASE_FETCHING)], 1_000_000)
+    progress = fleet_pb2.UpdateProgress(
+        full_bytes=100, fetched_bytes=50, wire_bytes=81_500_000, bytes_per_second=12_345_678.9, seconds_left=200
+    )
+    rows = status_rows([_report(3, phase=fleet_pb2.ModelState.PHASE_FETCHING, progress=progress)], 1_000_000)
     columns = ("node", "phase", "heard", "answered", "forwarded", "failed", "channel", "serves", "update")
     print_rows(columns, rows, below=[("channel", "serves", "update")])
     lines = terminal.getvalue().splitlines()

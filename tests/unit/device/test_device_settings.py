@@ -38,6 +38,11 @@ def test_lists_in_variables_have_commas(monkeypatch: pytest.MonkeyPatch) -> None
     assert settings.channels == ["models/m/channels/stable", "models/n/channels/stable"]
 
 
+def test_a_device_may_have_more_edges_and_a_limit() -> None:
+    settings = load("--peers", "10.0.0.8:7410", "--fetch-rate", "500kB", "--fetch-streams", "2")
+    assert (settings.peers, settings.fetch_rate, settings.fetch_streams) == (["10.0.0.8:7410"], "500kB", 2)
+
+
 def test_channels_may_be_written_short_and_are_kept_in_full() -> None:
     assert load("--channels", "m/stable").channels == ["models/m/channels/stable"]
 

@@ -46,6 +46,16 @@ def test_the_help_shows_the_folder_that_is_used(monkeypatch, tmp_path, capsys):
     assert f"(default: {tmp_path}/deltaic/edge)" in capsys.readouterr().out
 
 
+def test_peers_are_addresses_each_once_in_the_order_given():
+    settings = load("--peers", "10.0.0.8:7410,10.0.0.9:7410", "--peers", "10.0.0.8:7410")
+    assert settings.peers == ["10.0.0.8:7410", "10.0.0.9:7410"]
+
+
+def test_a_rate_limit_may_change_with_the_time_of_day(monkeypatch):
+    monkeypatch.setenv("DELTAIC_EDGE_FETCH_RATE", "08:00-18:00=2MiB, 18:00-08:00=unlimited")
+    assert load().fetch_rate == "08:00-18:00=2MiB, 18:00-08:00=unlimited"
+
+
 def test_sizes_are_written_as_people_write_them():
     assert load("--hot-bytes", "2GiB").hot_bytes == 2 << 30
 
@@ -64,6 +74,9 @@ def test_sizes_are_written_as_people_write_them():
         (("--center", "127.0.0.1:0"), "port 0"),
         (("--center", "http://127.0.0.1:7400"), "without a scheme"),
         (("--hot-bytes", "lots"), "like 4GiB"),
+        (("--peers", "branch-8"), "peers: not an address"),
+        (("--fetch-rate", "08:00-18:00"), "fetch_rate: not a number of bytes"),
+        (("--fetch-streams", "0"), "fetch_streams"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(flags, word):

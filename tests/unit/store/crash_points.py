@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from deltaic.store import part_file
 from deltaic.store.model_files import ModelFiles
 from deltaic.weights.manifest import Chunk, Manifest
 
@@ -52,6 +53,7 @@ class Victim:
             staging.write(chunk, self.piece(chunk))
             written(chunk)
 
+        part_file.WRITE_BACK_BYTES = 64 << 10
         with ModelFiles(self.folder).stage(self.manifest) as staging:
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(write, staging.missing))

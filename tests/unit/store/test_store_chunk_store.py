@@ -1,6 +1,7 @@
 """The center's chunks: idempotent, repairable, durable before a manifest may name them."""
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 
@@ -190,6 +191,31 @@ async def test_what_cannot_be_read_from_a_broken_disk_is_damaged(monkeypatch):
 
     with pytest.raises(ChunkDamaged):
         await ObjectChunkStore(Broken()).read(CHUNK)
+
+
+async def test_a_chunk_whose_file_the_disk_cannot_read_is_damaged_and_can_be_put_again(store, monkeypatch):
+    await store.put(CHUNK, DATA)
+
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", broken)
+    with pytest.raises(ChunkDamaged):
+        await store.read(CHUNK)
+    assert await store.missing([CHUNK]) == [CHUNK]
+    monkeypatch.undo()
+    assert await store.put(CHUNK, DATA) is False
+
+
+async def test_a_file_that_this_user_may_not_read_is_a_refusal(store, monkeypatch):
+    await store.put(CHUNK, DATA)
+
+    def refused(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(StoreRefused, match="Permission denied"):
+        await store.read(CHUNK)
 
 
 def test_keys_spread_over_256_folders():

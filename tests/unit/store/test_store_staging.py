@@ -5,6 +5,7 @@ import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -469,6 +470,120 @@ def test_a_commit_that_the_disk_refuses_can_be_tried_again(files, model, monkeyp
         assert ModelFiles(files.folder).path(model.hex) is None
         assert staging.commit().read_bytes() == model.content
     assert not list(files.folder.glob("*.tmp"))
+
+
+def test_commit_reads_nothing_again_that_was_hashed_while_the_file_grew(files, model, monkeypatch):
+    reads: list[int] = []
+    read = os.preadv
+
+    def counted(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        reads.append(offset)
+        return read(descriptor, buffers, offset)
+
+    with files.stage(model.manifest) as staging:
+        if not _tells_changes(files.folder):
+            pytest.skip("this kernel stamps changes by the tick: commit has to read the file")
+        monkeypatch.setattr(os, "preadv", counted)
+        model.write_missing(staging)
+        assert len(reads) == len(model.manifest.chunks)
+        staging.commit()
+        assert len(reads) == len(model.manifest.chunks)
+
+
+@pytest.mark.parametrize("order", ["backwards", "outwards", "at random"])
+def test_the_order_in_which_chunks_come_does_not_matter(files, model, order):
+    chunks = {
+        "backwards": lambda each: -each.offset,
+        "outwards": lambda each: abs(each.offset - model.manifest.size // 2),
+        "at random": lambda each: each.digest.sha256,
+    }
+    with files.stage(model.manifest) as staging:
+        for chunk in sorted(staging.missing, key=chunks[order]):
+            staging.write(chunk, model.bytes_of(chunk.digest))
+        assert staging.commit().read_bytes() == model.content
+
+
+@pytest.mark.parametrize("stamps", ["each change", "the tick"])
+@pytest.mark.parametrize("harm", ["write", "cut"])
+def test_what_somebody_else_did_while_the_file_grew_is_found_although_it_was_hashed_before(
+    files, model, monkeypatch, harm, stamps
+):
+    if stamps == "the tick":
+        monkeypatch.setattr(part_file, "_stamps_each_change", lambda _: False)
+    with files.stage(model.manifest) as staging:
+        first, *others, last = staging.missing
+        for chunk in [first, *others]:
+            staging.write(chunk, model.bytes_of(chunk.digest))
+        part = _part(files, model)
+        if harm == "cut":
+            os.truncate(part, first.offset + 1)
+            os.truncate(part, model.manifest.size)
+        else:
+            with part.open("r+b") as file:
+                file.seek(first.offset)
+                file.write(bytes(first.digest.size))
+        staging.write(last, model.bytes_of(last.digest))
+        with pytest.raises(ChunkDamaged):
+            staging.commit()
+        assert first.digest in {chunk.digest for chunk in staging.missing}
+        model.write_missing(staging)
+        assert staging.commit().read_bytes() == model.content
+
+
+def test_a_chunk_may_come_in_pieces(files, model):
+    chunk = model.largest
+    data = model.bytes_of(chunk.digest)
+    with files.stage(model.manifest) as staging:
+        with pytest.raises(DigestMismatch):
+            staging.write_pieces(chunk, [data[:1000], data[1001:]])
+        staging.write_pieces(chunk, [data[:1000], b"", memoryview(data)[1000:5000], bytearray(data[5000:])])
+        assert chunk.digest not in {each.digest for each in staging.missing}
+        model.write_missing(staging)
+        assert staging.commit().read_bytes() == model.content
+
+
+def test_the_disk_works_while_the_file_grows(files, model, monkeypatch):
+    flushed = threading.Event()
+    monkeypatch.setattr(part_file, "WRITE_BACK_BYTES", 50_000)
+    monkeypatch.setattr(os, "fdatasync", lambda _: flushed.set())
+    with files.stage(model.manifest) as staging:
+        model.write_missing(staging)
+        assert flushed.wait(10)
+        assert staging.commit().read_bytes() == model.content
+
+
+@pytest.mark.parametrize(("number", "expected"), [(errno.EIO, DiskFailed), (errno.ENOSPC, DiskFull)])
+def test_a_flush_that_failed_beside_the_fetch_is_told_once_and_what_was_lost_is_found(
+    files, model, monkeypatch, number, expected
+):
+    failed = threading.Event()
+
+    def fail(descriptor: int) -> None:
+        os.pwrite(descriptor, b"\xff" * 64, 0)  # what a disk that lost a block would give back
+        failed.set()
+        raise OSError(number, os.strerror(number))
+
+    with files.stage(model.manifest) as staging:
+        *others, last = staging.missing
+        for chunk in others:
+            staging.write(chunk, model.bytes_of(chunk.digest))
+        monkeypatch.setattr(part_file, "WRITE_BACK_BYTES", 1)
+        monkeypatch.setattr(os, "fdatasync", fail)
+        staging.write(last, model.bytes_of(last.digest))
+        assert failed.wait(10)
+        monkeypatch.undo()
+        with pytest.raises(expected):
+            staging.commit()
+        assert ModelFiles(files.folder).path(model.hex) is None
+        with pytest.raises(ChunkDamaged):
+            staging.commit()
+        model.write_missing(staging)
+        assert staging.commit().read_bytes() == model.content
+
+
+def _tells_changes(folder: Path) -> bool:
+    with closing(part_file.PartFile(folder / "probe", 10)) as probe:
+        return probe.tells_changes
 
 
 def _made_of(like: Manifest, pieces: list[bytes]) -> tuple[Manifest, bytes]:

@@ -57,6 +57,17 @@ def test_a_node_that_never_heard_of_its_channel_has_an_empty_record(tmp_path: Pa
     assert book.records[STABLE].states() == []
 
 
+def test_the_way_back_can_be_given_up_but_not_what_serves(tmp_path: Path) -> None:
+    book = ChannelBook(tmp_path / "channels.json", [STABLE])
+    for number in (1, 2):
+        book.aim(state(number))
+        book.switched(state(number))
+    book.give_up_previous([state(1).revision])
+    assert book.unneeded() == [], "a restart fell back to it: nothing newer would start"
+    book.give_up_previous([state(2).revision])
+    assert book.unneeded() == hexes(1)
+
+
 def test_what_served_comes_before_what_was_only_wanted(tmp_path: Path) -> None:
     book = ChannelBook(tmp_path / "channels.json", [STABLE])
     for number in (1, 2):

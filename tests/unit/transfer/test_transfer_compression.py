@@ -8,7 +8,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaic.transfer.compression import Expander, compress_if_it_pays
+from deltaic.transfer.compression import Expander, LineSpeed, compress_if_it_pays
 from deltaic.transfer.errors import BadFrame
 
 TEXT = b"the vocabulary of a model is text " * 10_000
@@ -56,3 +56,41 @@ def test_a_frame_in_any_pieces_gives_the_same_bytes(data: bytes, step: int) -> N
     expander = Expander(len(data))
     pieces = [expander.expand(packed[start : start + step]) for start in range(0, len(packed), step)]
     assert b"".join(pieces) == data
+
+
+def test_a_beginning_that_is_not_like_the_rest_misleads_nobody() -> None:
+    noise, words = random.Random(2).randbytes(1 << 20), TEXT[: 64 * 1024]
+    assert compress_if_it_pays(words + noise) is None, "6 % less is not worth the time of both sides"
+    assert compress_if_it_pays(noise + words) is None
+    packed = compress_if_it_pays(noise[: 64 * 1024] + TEXT)
+    assert packed is not None
+    assert zstandard.decompress(packed) == noise[: 64 * 1024] + TEXT
+
+
+def test_incompressible_data_is_only_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    compressed: list[int] = []
+    real = zstandard.ZstdCompressor
+
+    class Counting:
+        def __init__(self, level: int) -> None:
+            self._real = real(level=level)
+
+        def compress(self, data: bytes) -> bytes:
+            compressed.append(len(data))
+            return self._real.compress(data)
+
+    monkeypatch.setattr("deltaic.transfer.compression.zstandard.ZstdCompressor", Counting)
+    assert compress_if_it_pays(random.Random(3).randbytes(4 << 20)) is None
+    assert compressed == [64 * 1024]
+
+
+def test_a_line_is_fast_only_when_enough_has_come_to_tell() -> None:
+    line = LineSpeed()
+    line.brought(100_000, 0.0)
+    assert not line.outruns_zstd
+    for _ in range(40):
+        line.brought(256 * 1024, 0.001)
+    assert line.outruns_zstd
+    for _ in range(400):
+        line.brought(256 * 1024, 0.02)
+    assert not line.outruns_zstd, "it has become slow"

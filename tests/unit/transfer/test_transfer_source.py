@@ -159,8 +159,8 @@ async def test_a_stream_that_falls_silent_is_a_cut(serve: Serve) -> None:
 async def test_a_source_that_always_lies_is_asked_three_times(serve: Serve) -> None:
     liar = Lying(frame(b"y" * len(NOISE)))
 
-    async def keep(digest: Digest, data: bytes) -> None:
-        digest.verify(data)
+    async def keep(digest: Digest, pieces: list[bytes]) -> None:
+        digest.verify_pieces(pieces)
 
     async with serve(liar) as channel:
         with pytest.raises(SourceLied, match="liar"):
@@ -171,8 +171,8 @@ async def test_a_source_that_always_lies_is_asked_three_times(serve: Serve) -> N
 async def test_an_honest_source_makes_up_for_a_lying_one(serve: Serve) -> None:
     kept: list[Digest] = []
 
-    async def keep(digest: Digest, data: bytes) -> None:
-        digest.verify(data)
+    async def keep(digest: Digest, pieces: list[bytes]) -> None:
+        digest.verify_pieces(pieces)
         kept.append(digest)
 
     async with serve(Lying(frame(b"y" * len(NOISE)))) as channel:
@@ -195,7 +195,7 @@ async def test_a_manifest_beyond_all_bounds_is_not_even_asked_for() -> None:
 
 
 async def test_an_error_of_keeping_ends_the_work() -> None:
-    async def keep(digest: Digest, data: bytes) -> None:
+    async def keep(digest: Digest, pieces: list[bytes]) -> None:
         raise OSError("no room")
 
     with pytest.raises(OSError, match="no room"):
