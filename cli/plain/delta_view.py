@@ -4,18 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from deltaic.weights.delta.index import Codec, DeltaIndex, DeltaSegment, Part
-from deltaic.weights.ggml_types import BY_NAME
-
-_OF_BYTES = frozenset({Codec.RAW, Codec.ZSTD, Codec.PREFIX})
-"""Codecs that know nothing of elements."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentChange:
     """What happens to one segment. Sizes in bytes; `source_type` is "" unless it differs from `type`.
 
-    `changed_percent` counts elements where the delta knows elements, else bytes of chunks that are not as they were;
-    None where the delta rewrites chunks and does not say how much of them changed.
+    `changed_percent` is the share of bytes that are not as they were.
     """
 
     kind: str
@@ -23,7 +18,7 @@ class SegmentChange:
     type: str
     source_type: str
     bytes: int
-    changed_percent: float | None
+    changed_percent: float
     delta_bytes: int
     delta_percent: float
     codecs: list[str]
@@ -70,23 +65,11 @@ def _change(segment: DeltaSegment, parts: Sequence[Part]) -> SegmentChange:
         segment.ggml_type,
         source_type,
         size,
-        None if paid and not segment.changed else _percent(*_changed(segment, parts, size)),
+        _percent(min(segment.changed, size), size),
         paid,
         _percent(paid, size),
         [codec_word(codec) for codec in codecs],
     )
-
-
-def _changed(segment: DeltaSegment, parts: Sequence[Part], size: int) -> tuple[int, int]:
-    """How many things changed of how many: elements, or bytes where no codec of the segment knows elements."""
-    if not segment.ggml_type:
-        return min(segment.changed, size), size
-    rewritten = sum(part.target_length for part in parts if part.codec is not Codec.REUSE)
-    if segment.changed == rewritten and all(part.codec in _OF_BYTES for part in parts if part.codec is not Codec.REUSE):
-        return segment.changed, size
-    kind = BY_NAME[segment.ggml_type]
-    elements = size // kind.block_bytes * kind.block_elements
-    return min(segment.changed, elements), elements
 
 
 def _share(codec: Codec, parts: Sequence[Part]) -> CodecShare:

@@ -38,8 +38,7 @@ def inspect(
 ) -> None:
     """Show what a delta changes, tensor by tensor and codec by codec; of a GGUF file, its tensors.
 
-    "changed" counts elements that are not as they were
-    (bytes, where nothing is known of elements);
+    "changed" is the share of bytes that are not as they were;
     "of it" is what the delta takes of the tensor's bytes.
 
     Example: [bold]deltaic inspect v1-v2.delta --picture v1-v2.svg[/bold]
@@ -105,7 +104,7 @@ def _print_delta(index: "DeltaIndex", changes: list[SegmentChange], shares: list
             change.type,
             change.source_type,
             f"{change.bytes:,}",
-            "" if change.changed_percent is None else _share(change.changed_percent),
+            _share(change.changed_percent),
             f"{change.delta_bytes:,}",
             _share(change.delta_percent),
             ", ".join(change.codecs),

@@ -11,32 +11,27 @@ A block moves when its new scale or minimum would round one of its levels to ano
 are copied, and what costs time is what changed.
 """
 
-from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from deltaic.weights.delta.halves import MAX_COLUMNS, TALL, Origin, OriginOf, read_halves, write_halves
-from deltaic.weights.delta.lattice import Lattice
+from deltaic.weights.delta.levels import (
+    STRIP_ELEMENTS,
+    WAYS,
+    LevelCoder,
+    add_entries,
+    best_way,
+    in_strips,
+    unpack_levels,
+)
 from deltaic.weights.delta.lowrank import Matrix
-from deltaic.weights.delta.numbers import Numbers, read_numbers, write_numbers
+from deltaic.weights.delta.numbers import read_numbers, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
-from deltaic.weights.delta.predict import Levels, Move, Prediction, Scales, predict_far, predict_near
 from deltaic.weights.delta.quants import LAYOUTS, Bytes, Field, Layout
-from deltaic.weights.delta.sets import Places
-from deltaic.weights.delta.surprises import Small, SurpriseReader, SurpriseWriter
 from deltaic.weights.digest import Buffer
 from deltaic.weights.ggml_types import BY_NAME
-
-_STRIP_ELEMENTS = 1 << 16
-_WAYS: tuple[tuple[bool, Lattice], ...] = (
-    (False, Lattice.NONE),
-    (True, Lattice.NONE),
-    (True, Lattice.BOUNDS),
-    (True, Lattice.SQUARES),
-)
-"""(whether every block is examined, how values are placed in their levels); a payload begins with an index into it."""
 
 
 def place_in_matrix(ggml_type: str, row_elements: int, offset: int) -> Matrix:
@@ -58,25 +53,12 @@ def encode_blocks(ggml_type: str, new: Buffer, old: Buffer, matrix: Matrix) -> b
         write_numbers(head, _difference(field.bits, _entries(field, after), _entries(field, before)).reshape(-1))
     scaled = before.copy()
     _copy_scales(layout, after, scaled)
-    way = _best_way(layout, after, before, scaled)
+    way = best_way(layout, after, before, scaled)
     out = PayloadWriter()
     out.number(way)
     out.fixed(head.data)
-    _write_levels(out, layout, way, after, before, scaled)
+    LevelCoder(layout, WAYS[way], before, scaled).write(out, after)
     return bytes(out.data)
-
-
-def _best_way(layout: Layout, after: Bytes, before: Bytes, scaled: Bytes) -> int:
-    """The way that takes fewest bytes for some strips of the blocks, where it gains what it costs in time."""
-    step = _STRIP_ELEMENTS // layout.elements
-    starts = range(0, len(before), step)[:: max(1, len(before) // (_SAMPLED_STRIPS * step))]
-    sample = np.concatenate([np.arange(start, min(start + step, len(before))) for start in starts])
-    costs = {}
-    for way in _ways(layout):
-        out = PayloadWriter()
-        _write_levels(out, layout, way, after[sample], before[sample], scaled[sample])
-        costs[way] = len(out.data) * _WAY_WEIGHTS[way]
-    return min(costs, key=costs.__getitem__)
 
 
 def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) -> Bytes:
@@ -84,7 +66,7 @@ def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) 
     layout = LAYOUTS[ggml_type]
     before = _blocks(layout, old)
     reader = PayloadReader(payload)
-    way = reader.number(len(_WAYS) - 1)
+    way = reader.number(len(WAYS) - 1)
     blocks = before.copy()
     for at in layout.halves:
         origin = OriginOf(partial(find_origin, layout, before, at, matrix))
@@ -92,7 +74,7 @@ def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) 
         blocks[:, at : at + 2] = new.view(np.uint8).reshape(-1, 2)
     for field in layout.small_fields:
         _read_small(reader, field, blocks)
-    _read_levels(reader, layout, way, blocks, before)
+    LevelCoder(layout, WAYS[way], before, blocks).read(reader, blocks)
     reader.finish()
     return blocks.reshape(-1)
 
@@ -105,13 +87,15 @@ def find_origin(layout: Layout, blocks: Bytes, at: int, matrix: Matrix) -> Origi
     row = matrix.row_elements
     if layout.small_fields or not 0 < row <= MAX_COLUMNS or row % layout.elements:
         return None
-    entry, sign = np.empty((2, len(blocks)), np.int32)
-    for strip in _strips(layout, np.arange(len(blocks))):
-        levels = _levels(layout, blocks[strip])
+    entry, sign = np.empty((2, len(blocks)), np.int16)
+    step = STRIP_ELEMENTS // layout.elements
+    for first in range(0, len(blocks), step):
+        strip = slice(first, first + step)
+        levels = unpack_levels(layout, blocks[strip])
         levels -= np.int16(layout.zero)
-        outermost = levels.argmin(0) if at == layout.minimum else np.abs(levels).argmax(0)
+        outermost = _first_largest(-levels if at == layout.minimum else np.abs(levels))
         entry[strip] = outermost
-        sign[strip] = np.where(levels[outermost, np.arange(len(strip))] < 0, -1, 1)
+        sign[strip] = np.where(levels[outermost, np.arange(levels.shape[1])] < 0, -1, 1)
     if layout.minimum is not None:
         sign[:] = 1
     if layout.minimum is None or at == layout.minimum:
@@ -126,139 +110,21 @@ def _tall_origin(layout: Layout, blocks: Bytes, at: int, matrix: Matrix) -> Orig
     return find_origin(layout, blocks, at, matrix)
 
 
-_WAY_WEIGHTS = (1.0, 1.03, 1.05, 1.05)
-_SAMPLED_STRIPS = 3
-
-
-def _ways(layout: Layout) -> tuple[int, ...]:
-    if not layout.linear:
-        return (0,)
-    return (0, 1, 2, 3) if layout.sub_elements == 32 else (0, 1)
-
-
-def _write_levels(out: PayloadWriter, layout: Layout, way: int, after: Bytes, before: Bytes, scaled: Bytes) -> None:
-    near, far = _examined(layout, way, before, scaled)
-    surprises = SurpriseWriter(lattice=bool(_WAYS[way][1]))
-    for strip, predict in _walk(layout, near, far):
-        guess = _predict(layout, way, before[strip], scaled[strip], predict)
-        true = _levels(layout, after[strip])
-        surprises.add((true - guess.levels).reshape(-1), guess.fraction.reshape(-1), _flat(guess.spread))
-    if len(near) or len(far):
-        surprises.write(out)
-    if len(near) + len(far) < len(before):
-        rest = np.zeros((len(before), layout.elements), np.int32)
-        others = np.setdiff1d(np.arange(len(before)), far, assume_unique=True)
-        for strip in _strips(layout, others):
-            rest[strip] = _difference(
-                layout.levels.bits, _entries(layout.levels, after[strip]), _entries(layout.levels, before[strip])
-            ).T
-        write_numbers(out, rest.reshape(-1))
-
-
-def _read_levels(reader: PayloadReader, layout: Layout, way: int, blocks: Bytes, before: Bytes) -> None:
-    near, far = _examined(layout, way, before, blocks)
-    examined = len(near) + len(far)
-    lattice = bool(_WAYS[way][1])
-    surprises = SurpriseReader(reader, examined * layout.elements, lattice=lattice) if examined else None
-    if examined < len(before):
-        for places, values in _in_strips(*read_numbers(reader, len(before) * layout.elements)):
-            block, entry = np.divmod(places, layout.elements)
-            _add(layout.levels, blocks, block, entry, values)
-    for strip, predict in _walk(layout, near, far):
-        assert surprises is not None
-        old = _levels(layout, before[strip])
-        guess = predict(layout, old, _move(layout, before[strip], blocks[strip]), _WAYS[way][1])
-        places, differences = surprises.strip(guess.fraction.reshape(-1), _flat(guess.spread))
-        guess.levels.reshape(-1)[places] += differences.astype(np.int16)
-        _store(layout, blocks, strip, guess.levels, old)
-
-
-def _examined(
-    layout: Layout, way: int, before: Bytes, scaled: Bytes
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(near, far): which blocks are predicted element by element, those that move little apart from the others."""
-    nowhere = np.empty(0, np.int64)
-    if not layout.linear:
-        return nowhere, nowhere
-    moves = np.zeros(len(before), np.bool_)
-    for at in _scale_places(layout):
-        moves |= before[:, at] != scaled[:, at]
-    changed = np.flatnonzero(moves)
-    near = [_move(layout, before[strip], scaled[strip]).is_near(layout) for strip in _strips(layout, changed)]
-    far = changed[~np.concatenate(near)] if near else nowhere
-    if not _WAYS[way][0]:
-        return nowhere, far
-    moves[:] = True
-    moves[far] = False
-    return np.flatnonzero(moves), far
-
-
-def _walk(
-    layout: Layout, near: npt.NDArray[np.int64], far: npt.NDArray[np.int64]
-) -> Iterator[tuple[npt.NDArray[np.int64], "_Predict"]]:
-    """Strips in the order of the format: first the blocks that move little, then the others."""
-    yield from ((strip, predict_near) for strip in _strips(layout, near))
-    yield from ((strip, predict_far) for strip in _strips(layout, far))
-
-
-_Predict = Callable[[Layout, Levels, Move, Lattice], Prediction]
-
-
-def _predict(layout: Layout, way: int, before: Bytes, scaled: Bytes, predict: _Predict) -> Prediction:
-    return predict(layout, _levels(layout, before), _move(layout, before, scaled), _WAYS[way][1])
-
-
-def _flat(spread: Small | None) -> Small | None:
-    return None if spread is None else spread.reshape(-1)
-
-
-def _move(layout: Layout, before: Bytes, scaled: Bytes) -> Move:
-    return Move.between(Scales.of(layout, before), Scales.of(layout, scaled))
-
-
-def _strips(layout: Layout, blocks: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """The blocks, so many at a time that what is computed from them stays in the cache of a core."""
-    step = _STRIP_ELEMENTS // layout.elements
-    for start in range(0, len(blocks), step):
-        yield blocks[start : start + step]
-
-
-def _store(layout: Layout, blocks: Bytes, strip: npt.NDArray[np.int64], levels: Levels, old: Levels) -> None:
-    """Put levels, (elements, blocks of the strip), where they are not what they were."""
-    places = np.flatnonzero(levels != old)
-    entry, block = np.divmod(places, len(strip))
-    bits = (levels.reshape(-1)[places] ^ old.reshape(-1)[places]) & ((1 << layout.levels.bits) - 1)
-    layout.levels.flip(blocks, strip[block], entry, bits.astype(np.int32))
-
-
-def _levels(layout: Layout, blocks: Bytes) -> Levels:
-    levels = layout.levels.unpack(np.ascontiguousarray(blocks.T))
-    return (levels.view(np.int8) if layout.signed else levels).astype(np.int16)
+def _first_largest(levels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """In which row each column has its largest number; the first of equal ones."""
+    largest = levels[0].copy()
+    row = np.zeros(levels.shape[1], np.int16)
+    for number in range(1, len(levels)):
+        larger = levels[number] > largest
+        np.copyto(largest, levels[number], where=larger)
+        np.copyto(row, np.int16(number), where=larger)
+    return row
 
 
 def _read_small(reader: PayloadReader, field: Field, blocks: Bytes) -> None:
-    for places, values in _in_strips(*read_numbers(reader, len(blocks) * field.entries)):
+    for places, values in in_strips(*read_numbers(reader, len(blocks) * field.entries)):
         entry, block = np.divmod(places, len(blocks))
-        _add(field, blocks, block, entry, values)
-
-
-def _in_strips(places: Places | None, values: Numbers) -> Iterator[tuple[Places, Numbers]]:
-    """Numbers and where they are, a bounded number at a time."""
-    for start in range(0, len(values), _STRIP_ELEMENTS):
-        strip = values[start : start + _STRIP_ELEMENTS]
-        if places is None:
-            found = np.flatnonzero(strip)
-            yield found + start, strip[found]
-        else:
-            yield places[start : start + _STRIP_ELEMENTS], strip
-
-
-def _add(
-    field: Field, blocks: Bytes, block: npt.NDArray[np.int64], entry: npt.NDArray[np.int64], values: Numbers
-) -> None:
-    """Add to some entries, modulo their range, in place."""
-    old = field.gather(blocks, block, entry)
-    field.flip(blocks, block, entry, (old ^ (old + values.astype(np.int32))) & ((1 << field.bits) - 1))
+        add_entries(field, blocks, block, entry, values)
 
 
 def _entries(field: Field, blocks: Bytes) -> npt.NDArray[np.int32]:

@@ -29,7 +29,7 @@ Halves = npt.NDArray[np.uint16]
 
 GROUPS = 8
 MAX_COLUMNS = 1 << 20
-TALL = 24
+TALL = 100
 """Numbers for each column from which on it may pay to tell columns apart."""
 _SIGN = np.uint16(0x8000)
 _MAGNITUDE = np.uint16(0x7FFF)

@@ -30,20 +30,37 @@ Symbols = npt.NDArray[np.unsignedinteger[Any]]
 _ZERO, _SPARSE, _DENSE = 0, 1, 2
 _WIDTHS = (1, 2, 4, 8, 16, 32)
 _DEPTH = 6
+_RARE = 12
+"""Where fewer than one number in so many is not zero, dense is not even tried."""
 
 
-def write_numbers(out: PayloadWriter, values: Numbers, *, signed: bool = True, depth: int = 0) -> None:
+def write_numbers(out: PayloadWriter, values: Numbers, *, signed: bool = True) -> None:
     """Write numbers whose count the reader knows; each below 2^31 in magnitude."""
-    places = np.flatnonzero(values)
+    places = np.flatnonzero(values != 0)
+    write_sparse_numbers(out, places, values[places].astype(np.int32), len(values), signed=signed)
+
+
+def write_sparse_numbers(
+    out: PayloadWriter, places: Places, values: Numbers, count: int, *, signed: bool = True, depth: int = 0
+) -> None:
+    """The same for `count` numbers of which all are zero but `values` at rising `places`."""
     if not len(places):
         out.number(_ZERO)
         return
     written: list[PayloadWriter] = []
-    if len(places) <= MAX_LISTED and depth < _DEPTH and _sparse_may_win(len(places), len(values)):
-        written.append(_tried(_SPARSE, lambda one: _write_sparse(one, values, places, signed=signed, depth=depth)))
-    if not written or len(places) * 24 > len(values):
-        written.append(_tried(_DENSE, lambda one: _write_dense(one, values, signed=signed)))
+    if len(places) <= MAX_LISTED and depth < _DEPTH and _sparse_may_win(len(places), count):
+        written.append(
+            _tried(_SPARSE, lambda one: _write_sparse(one, places, values, count, signed=signed, depth=depth))
+        )
+    if not written or len(places) * _RARE > count:
+        written.append(_tried(_DENSE, lambda one: _write_dense(one, _spread_out(places, values, count), signed=signed)))
     out.fixed(min((one.data for one in written), key=len))
+
+
+def _spread_out(places: Places, values: Numbers, count: int) -> Numbers:
+    whole = np.zeros(count, np.int32)
+    whole[places] = values
+    return whole
 
 
 def read_numbers(
@@ -95,12 +112,13 @@ def _sparse_may_win(taken: int, count: int) -> bool:
     return set_bits(taken, count) < 1.1 * count
 
 
-def _write_sparse(out: PayloadWriter, values: Numbers, places: Places, *, signed: bool, depth: int) -> None:
-    write_set(out, places, len(values))
-    found = values[places]
+def _write_sparse(out: PayloadWriter, places: Places, values: Numbers, count: int, *, signed: bool, depth: int) -> None:
+    write_set(out, places, count)
     if signed:
-        write_set(out, np.flatnonzero(found < 0), len(found))
-    write_numbers(out, np.abs(found) - 1, signed=False, depth=depth + 1)
+        write_set(out, np.flatnonzero(values < 0), len(values))
+    above = np.abs(values) - 1
+    more = np.flatnonzero(above != 0)
+    write_sparse_numbers(out, more, above[more], len(values), signed=False, depth=depth + 1)
 
 
 def _write_dense(out: PayloadWriter, values: Numbers, *, signed: bool) -> None:

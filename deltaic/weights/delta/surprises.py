@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from deltaic.weights.delta.numbers import Numbers, read_numbers, write_numbers
+from deltaic.weights.delta.numbers import Numbers, read_numbers, write_sparse_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.delta.sets import set_bits
 from deltaic.weights.errors import BadDelta
@@ -65,34 +65,68 @@ class SurpriseWriter:
 
     def __init__(self, *, lattice: bool) -> None:
         self._contexts = context_count(lattice=lattice)
-        self._strips: list[tuple[npt.NDArray[np.int16], Contexts]] = []
+        self._strips: list[tuple[Contexts, Places, Numbers]] = []
 
-    def add(self, difference: Numbers, fraction: Small, spread: Small | None) -> None:
+    def add(self, difference: npt.NDArray[np.int16], fraction: Small, spread: Small | None) -> None:
         """A strip, flat: level less prediction, and how near the prediction was."""
-        towards = np.where(fraction < 0, -difference, difference).astype(np.int16)
-        self._strips.append((towards, contexts(fraction, spread)))
+        context = contexts(fraction, spread)
+        places = np.flatnonzero(difference != 0)
+        towards = difference[places].astype(np.int32)
+        np.negative(towards, where=fraction[places] < 0, out=towards)
+        self._strips.append((context, places, towards))
+
+    def bits(self) -> float:
+        """About how many bits `write` takes."""
+        elements, surprises = self._counts()
+        groups = group_contexts(elements, surprises)
+        all_ = np.bincount(groups, weights=elements, minlength=MAX_GROUPS)
+        wrong = np.bincount(groups, weights=surprises, minlength=MAX_GROUPS)
+        return sum(_bits(int(one), int(other)) for one, other in zip(all_, wrong, strict=True))
 
     def write(self, out: PayloadWriter) -> None:
-        elements, surprises = np.zeros((2, self._contexts), np.int64)
-        for towards, context in self._strips:
-            elements += np.bincount(context, minlength=self._contexts)
-            surprises += np.bincount(context[np.flatnonzero(towards)], minlength=self._contexts)
-        groups = group_contexts(elements.tolist(), surprises.tolist())
-        count = int(groups.max()) + 1
+        groups = group_contexts(*self._counts())
+        count, table = int(groups.max()) + 1, _table(groups)
         out.number(count)
         out.fixed((groups[::2] | groups[1::2] << np.uint8(4)).tobytes())
-        grouped: list[list[npt.NDArray[np.int16]]] = [[] for _ in range(count)]
-        for towards, context in self._strips:
-            rest = towards.copy()
-            for one, mine in enumerate(sorted_by_group(context, _table(groups), count), 1):
-                grouped[one].append(towards[mine])
-                rest[mine] = 0
-            grouped[0].append(rest)
-        for one, strips in enumerate(grouped):
-            whole = np.concatenate(strips).astype(np.int32)
-            if one:
-                out.number(len(whole))
-            write_numbers(out, whole)
+        runs = [_WrittenRun() for _ in range(count)]
+        for context, places, towards in self._strips:
+            group = groups[context[places]]
+            members = [np.arange(0), *sorted_by_group(context, table, count)]
+            for number, run in enumerate(runs):
+                mine = group == number
+                if number:
+                    run.add(len(members[number]), np.searchsorted(members[number], places[mine]), towards[mine])
+                else:
+                    run.add(len(context), places[mine], towards[mine])
+        for number, run in enumerate(runs):
+            if number:
+                out.number(run.count)
+            run.write(out)
+
+    def _counts(self) -> tuple[list[int], list[int]]:
+        """For each context its elements, and those of them that surprise."""
+        elements, surprises = np.zeros((2, self._contexts), np.int64)
+        for context, places, _ in self._strips:
+            elements += np.bincount(context, minlength=self._contexts)
+            surprises += np.bincount(context[places], minlength=self._contexts)
+        return elements.tolist(), surprises.tolist()
+
+
+class _WrittenRun:
+    """The numbers of one group, gathered strip by strip."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._places: list[Places] = []
+        self._values: list[Numbers] = []
+
+    def add(self, count: int, places: Places, values: Numbers) -> None:
+        self._places.append(places + self.count)
+        self._values.append(values)
+        self.count += count
+
+    def write(self, out: PayloadWriter) -> None:
+        write_sparse_numbers(out, np.concatenate(self._places), np.concatenate(self._values), self.count)
 
 
 def _table(groups: Contexts) -> bytes:

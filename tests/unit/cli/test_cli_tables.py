@@ -136,7 +136,7 @@ def test_a_node_that_fetches_shows_how_fast_and_how_long_still(seconds, words) -
         full_bytes=100, fetched_bytes=50, wire_bytes=81_500_000, bytes_per_second=12_345_678.9, seconds_left=seconds
     )
     (row,) = status_rows([_report(0, phase=fleet_pb2.ModelState.PHASE_FETCHING, progress=progress)], 1_000_000)
-    assert row[-1] == f"50 %, 81.5 MB, 12.3 MB/s{words}"
+    assert row[-1] == f"50 %, 81.5 MB of chunks, 12.3 MB/s{words}"
 
 
 @pytest.mark.parametrize(
