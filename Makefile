@@ -95,12 +95,18 @@ $(BENCH_READY): $(READY) tools/bench_setup.sh
 	@tools/bench_setup.sh
 	@touch $@
 
-.PHONY: $(BENCHES)
+.PHONY: bench-delta
 bench-delta: ## size, speed and memory of deltas beside their peers (ARGS=...)
+.PHONY: bench-transfer
 bench-transfer: ## pulling a model beside curl from nginx, and over a line that is cut (ARGS=...)
 $(BENCHES): bench-%: bench-setup models
 	@echo "bench $*"
 	@$(BIN)/python bench/$*.py $(ARGS)
+
+.PHONY: fuzz-delta
+fuzz-delta: $(READY) ## apply 100,000 mutated deltas: each must end in a verified file or an error (ARGS=...)
+	@echo "fuzz"
+	@$(BIN)/python tools/fuzz_deltas.py --out bench/results/fuzz-delta.json $(ARGS)
 
 # ---- change ------------------------------------------------------------------------------------------------------
 
