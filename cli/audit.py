@@ -4,15 +4,8 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from rich.filesize import decimal
 
-from cli.connection import (
-    DEFAULT_CENTER,
-    CenterOption,
-    JsonOption,
-    all_pages,
-    connected,
-    print_json,
-    run,
-)
+from cli.connection import DEFAULT_CENTER, CenterOption, all_pages, connected, run
+from cli.screen import JsonOption, print_json
 from cli.tables import channel_words, is_terminal, print_line, print_rows
 from deltaic.errors import BadName
 from deltaic.names import RevisionName

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from cli.connection import CALL_SECONDS, DEFAULT_NODE, JsonOption, NodeOption, connected, console, print_json, run
+from cli.connection import CALL_SECONDS, DEFAULT_NODE, NodeOption, connected, run
 from cli.fleet import role_word
+from cli.screen import JsonOption, console, print_json
 from cli.tables import is_terminal, print_line, print_rows
 from cli.texts import checked, keep_foreign_bytes, read_stdin
 from deltaic.errors import DeltaicError, InvalidArgument

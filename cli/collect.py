@@ -8,7 +8,8 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from rich.filesize import decimal
 
-from cli.connection import DEFAULT_CENTER, CenterOption, JsonOption, connected, print_json, progress_console, run
+from cli.connection import DEFAULT_CENTER, CenterOption, connected, run
+from cli.screen import JsonOption, print_json, progress_console
 from cli.tables import channel_words, is_terminal, print_line, print_rows
 from deltaic.errors import Unavailable
 from deltaic.names import RevisionName

@@ -2,7 +2,6 @@
 
 import asyncio
 import getpass
-import json
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
@@ -11,7 +10,6 @@ from typing import Annotated, Any, TypeVar
 
 import grpc
 import typer
-from rich.console import Console
 
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.status import from_rpc_error
@@ -29,13 +27,9 @@ NodeOption = Annotated[
     str,
     typer.Option("--node", envvar="DELTAIC_NODE", help="Address of the node to ask: an edge, a device or the center."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 
 DEFAULT_CENTER = "127.0.0.1:7400"
 DEFAULT_NODE = "127.0.0.1:7410"
-
-progress_console = Console(stderr=True)
-console = Console()
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -77,8 +71,3 @@ def caller_name() -> str:
     except (KeyError, OSError):
         user = "somebody"
     return f"{user}@{socket.gethostname()}"
-
-
-def print_json(value: object) -> None:
-    """One JSON value on stdout, for scripts."""
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))

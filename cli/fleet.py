@@ -10,7 +10,8 @@ from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.filesize import decimal
 
-from cli.connection import CALL_SECONDS, DEFAULT_CENTER, JsonOption, all_pages, connected, print_json, run
+from cli.connection import CALL_SECONDS, DEFAULT_CENTER, all_pages, connected, run
+from cli.screen import JsonOption, print_json
 from cli.tables import is_terminal, print_line, print_rows
 from deltaic.names import ChannelName, RevisionName
 from deltaic.v1 import fleet_pb2, inference_pb2

@@ -24,16 +24,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cli.connection import (
-    CALL_SECONDS,
-    DEFAULT_CENTER,
-    CenterOption,
-    JsonOption,
-    connected,
-    progress_console,
-    run,
-)
+from cli.connection import CALL_SECONDS, DEFAULT_CENTER, CenterOption, connected, run
 from cli.fleet import is_serving
+from cli.screen import JsonOption, progress_console
 from cli.tables import print_line
 from cli.texts import checked
 from deltaic.errors import InvalidArgument

@@ -6,16 +6,8 @@ from typing import Annotated
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from cli.connection import (
-    CALL_SECONDS,
-    DEFAULT_CENTER,
-    CenterOption,
-    JsonOption,
-    all_pages,
-    connected,
-    print_json,
-    run,
-)
+from cli.connection import CALL_SECONDS, DEFAULT_CENTER, CenterOption, all_pages, connected, run
+from cli.screen import JsonOption, print_json
 from cli.tables import channel_words, print_line, print_rows
 from cli.texts import checked
 from deltaic.errors import BadName, InvalidArgument, NotFound

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from cli import connection
+from cli import screen
 from deltaic.errors import BadName
 from deltaic.names import ChannelName
 
@@ -27,7 +27,7 @@ def print_rows(
     table = [tuple(columns), *(tuple(_printable(cell) for cell in row) for row in rows)]
     widths = [max(cell_len(row[index]) for row in table) for index in range(len(columns))]
     lines = [tuple(range(len(columns)))]
-    if is_terminal() and sum(widths) + len(_GAP) * (len(widths) - 1) > connection.console.width:
+    if is_terminal() and sum(widths) + len(_GAP) * (len(widths) - 1) > screen.console.width:
         groups = [tuple(columns.index(name) for name in group) for group in below]
         moved = {index for group in groups for index in group}
         lines = [tuple(index for index in lines[0] if index not in moved), *groups]
@@ -45,12 +45,12 @@ def _sized(cell: str, width: int, right: bool) -> str:
 
 def print_line(text: str, style: str = "") -> None:
     """One line that is never wrapped, so that a name in it can be copied; `text` is no markup."""
-    connection.console.print(Text(text, style), soft_wrap=True)
+    screen.console.print(Text(text, style), soft_wrap=True)
 
 
 def is_terminal() -> bool:
     """Whether a person reads: names may be short then."""
-    return connection.console.is_terminal
+    return screen.console.is_terminal
 
 
 def channel_words(name: str) -> str:

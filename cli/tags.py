@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from cli.connection import CALL_SECONDS, DEFAULT_CENTER, CenterOption, JsonOption, connected, print_json, run
+from cli.connection import CALL_SECONDS, DEFAULT_CENTER, CenterOption, connected, run
 from cli.registry import list_revisions, list_tags, resolve
+from cli.screen import JsonOption, print_json
 from cli.tables import is_terminal, print_line, print_rows
 from deltaic.names import ModelName, RevisionName, TagName
 from deltaic.v1 import registry_pb2

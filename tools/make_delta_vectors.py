@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from gguf_samples import OTHER_TYPES, TYPES, Sample, draw_weights, evolve, noise, sample_file, tensor
 
-from deltaic.weights.delta.patch import apply_delta, write_delta
+from deltaic.weights.delta.diff import write_delta
+from deltaic.weights.delta.patch import apply_delta
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "vectors" / "delta-v1"
 Random = np.random.Generator

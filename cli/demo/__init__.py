@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cli.connection import JsonOption, print_json, progress_console, run
+from cli.connection import run
+from cli.screen import JsonOption, print_json, progress_console
 
 
 def register(app: typer.Typer) -> None:

@@ -5,8 +5,8 @@ from rich.filesize import decimal
 from rich.panel import Panel
 from rich.table import Table
 
-from cli.connection import console
 from cli.demo.result import Result
+from cli.screen import console
 from deltaic.names import RevisionName
 
 

@@ -13,7 +13,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from cli import connection
+from cli import screen
 
 OnProgress = Callable[[int, int], None]
 """Takes bytes done and bytes in all."""
@@ -22,7 +22,7 @@ OnProgress = Callable[[int, int], None]
 @contextmanager
 def byte_bar(what: str) -> Iterator[OnProgress]:
     """A bar on stderr that moves when what it gives is called; it spins until then."""
-    console = connection.progress_console
+    console = screen.progress_console
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description:10}"),

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.connection import JsonOption, print_json
 from cli.plain.apart import run_apart
 from cli.plain.bars import byte_bar
 from cli.plain.files import at_work, given_file, output_file, percent
+from cli.screen import JsonOption, print_json
 from cli.tables import print_line
 from deltaic.errors import InvalidArgument
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.connection import JsonOption, print_json
 from cli.plain.delta_view import CodecShare, SegmentChange, codec_shares, segment_changes
 from cli.plain.files import at_work, given_file, output_file, percent
 from cli.plain.heat_map import draw, heat_map
+from cli.screen import JsonOption, print_json
 from cli.tables import print_line, print_rows
 from deltaic.errors import InvalidArgument
 from deltaic.weights.errors import BadDelta

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from cli.connection import JsonOption, print_json
 from cli.plain.bars import byte_bar
 from cli.plain.files import at_work, given_file, output_file
+from cli.screen import JsonOption, print_json
 from cli.tables import print_line
 from deltaic.weights.errors import BadDelta, WrongBase
 

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from cli.connection import JsonOption, print_json
 from cli.plain.bars import byte_bar
 from cli.plain.files import at_work, given_file
+from cli.screen import JsonOption, print_json
 from cli.tables import print_line
 from cli.texts import checked
 from deltaic.errors import InvalidArgument

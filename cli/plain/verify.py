@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from cli.connection import JsonOption, connected, print_json, run
+from cli.connection import connected, run
 from cli.plain.bars import byte_bar
 from cli.plain.files import at_work
+from cli.screen import JsonOption, print_json
 from cli.tables import print_line, print_rows
 from cli.texts import checked as checked_text
 from deltaic.errors import InvalidArgument

@@ -20,9 +20,10 @@ from gguf_samples import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deltaic.weights.delta.diff import write_delta
 from deltaic.weights.delta.encode import encode
 from deltaic.weights.delta.index import Codec
-from deltaic.weights.delta.patch import apply_delta, read_index, write_delta
+from deltaic.weights.delta.patch import apply_delta, read_index
 from deltaic.weights.errors import BadDelta, WrongBase
 from deltaic.weights.ggml_types import BY_NAME
 

@@ -42,7 +42,9 @@ def read_floats(kind: FloatType, data: Buffer) -> npt.NDArray[np.float64]:
         found = raw.view(np.float16)
     else:
         found = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return np.nan_to_num(found.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        wide = found.astype(np.float64)
+    return np.nan_to_num(wide, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def round_floats(kind: FloatType, values: npt.NDArray[np.float64]) -> bytes:

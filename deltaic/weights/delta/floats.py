@@ -12,6 +12,7 @@ each exponent less. So numbers are coded in classes of one exponent each.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,21 +92,22 @@ def _strip_steps(runs: list[_Run], members: npt.NDArray[np.uint8]) -> Numbers:
         return runs[0].next(len(members))
     order = np.argsort(members, kind="stable")
     bounds = np.searchsorted(members[order], np.arange(len(runs) + 1, dtype=np.uint16))
-    steps = np.empty(len(members), np.int32)
-    steps[order] = np.concatenate(
-        [run.next(end - start) for run, (start, end) in zip(runs, pairwise(bounds), strict=True)]
-    )
+    found = np.concatenate([run.next(end - start) for run, (start, end) in zip(runs, pairwise(bounds), strict=True)])
+    steps = np.empty_like(found)
+    steps[order] = found
     return steps
 
 
 def _stepped(kind: FloatType, before: Ordered, start: Ordered, steps: Numbers) -> Ordered:
     """Raises BadDelta."""
-    far = steps.astype(np.int64)
-    moved = start.astype(np.int64) + np.where(before < 0, -far, far)
+    wide = np.int32 if steps.itemsize <= 2 and kind.bits == 16 else np.int64
+    far: npt.NDArray[np.signedinteger[Any]] = steps.astype(wide)
+    np.negative(far, out=far, where=before < 0)
+    far += start
     limit = 1 << (kind.bits - 1)
-    if len(moved) and not -limit <= moved.min() <= moved.max() < limit:
+    if len(far) and not -limit <= far.min() <= far.max() < limit:
         raise BadDelta("a floating-point number outside its type")
-    stepped: Ordered = moved.astype(before.dtype)
+    stepped: Ordered = far.astype(before.dtype)
     return stepped
 
 

@@ -12,6 +12,8 @@ of ten places costs what its ten places are worth. Divisors are 2^k and 3*2^k: o
 Bits fill bytes from the lowest.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -63,7 +65,7 @@ def set_bits(listed: int, count: int) -> float:
     if not 0 < listed < count:
         return 16.0
     share = listed / count
-    return float(24 + count * -(share * np.log2(share) + (1 - share) * np.log2(1 - share)) * 1.02)
+    return 24 - 1.02 * count * (share * math.log2(share) + (1 - share) * math.log2(1 - share))
 
 
 def _read_listed(payload: PayloadReader, length: int, count: int) -> Places:
@@ -74,7 +76,7 @@ def _read_listed(payload: PayloadReader, length: int, count: int) -> Places:
     unary = np.frombuffer(payload.counted(), np.uint8)
     if 8 * len(unary) > length + count // divisor + 8:
         raise BadDelta("a set with gaps beyond its range")
-    bits = np.unpackbits(unary, bitorder="little")
+    bits = np.unpackbits(unary, bitorder="little").view(np.bool_)
     if np.count_nonzero(bits) != length:
         raise BadDelta("a set with another number of places than it says")
     ends = np.flatnonzero(bits)

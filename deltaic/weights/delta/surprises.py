@@ -199,10 +199,7 @@ def sorted_by_group(context: Contexts, table: bytes, count: int) -> list[Places]
     group = np.frombuffer(context.tobytes().translate(table), np.uint8)
     hot = np.flatnonzero(group != 0)
     group = group[hot]
-    order = np.argsort(group, kind="stable")
-    hot = hot[order]
-    bounds = np.searchsorted(group[order], np.arange(1, count + 1, dtype=np.uint8))
-    return [hot[start:end] for start, end in pairwise(bounds)]
+    return [hot[np.flatnonzero(group == one)] for one in range(1, count)]
 
 
 class _Run:

@@ -80,7 +80,7 @@ def test_our_own_mistake_is_one_line_unless_debugging(deltaic, monkeypatch, debu
         raise KeyError("what\nnobody expected")
 
     monkeypatch.setenv("DELTAIC_DEBUG", debug)
-    monkeypatch.setattr(command, "app", lambda **_: broken())
+    monkeypatch.setattr(command, "app_for", lambda _: lambda **_: broken())
     status, said = deltaic("version")
     assert status == 70
     assert said.splitlines()[-1].startswith("deltaic: internal error: KeyError: ")

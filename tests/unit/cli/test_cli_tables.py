@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from cli import connection
+from cli import screen
 from cli.audit import describe
 from cli.fleet import status_rows
 from cli.tables import channel_words, print_line, print_rows
@@ -29,7 +29,7 @@ def terminal(monkeypatch) -> io.StringIO:
 def _console(monkeypatch, *, terminal: bool) -> io.StringIO:
     shown = io.StringIO()
     console = Console(file=shown, width=80, force_terminal=terminal, color_system=None)
-    monkeypatch.setattr(connection, "console", console)
+    monkeypatch.setattr(screen, "console", console)
     return shown
 
 

@@ -15,7 +15,7 @@ import pytest
 import typer
 from rich.console import Console
 
-from cli import connection
+from cli import screen
 from cli.plain.apart import run_apart
 from cli.plain.bars import byte_bar
 from cli.plain.files import at_work, given_file, output_file, percent
@@ -127,7 +127,7 @@ def test_work_that_does_not_stop_is_left_to_whoever_gives_up(monkeypatch: pytest
 def test_a_bar_shows_how_far_how_fast_and_how_long_still(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     console = Console(file=shown, width=100, force_terminal=True, color_system=None)
-    monkeypatch.setattr(connection, "progress_console", console)
+    monkeypatch.setattr(screen, "progress_console", console)
     with byte_bar("patch") as advance:
         advance(25_000_000, 100_000_000)
         advance(50_000_000, 100_000_000)

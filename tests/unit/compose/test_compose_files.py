@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from center.config import CenterSettings
-from cli.__main__ import app
+from cli.__main__ import app_for
 from device.config import DeviceSettings
 from edge.config import EdgeSettings
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 COMPOSE = yaml.safe_load((ROOT / "compose" / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 ROLES = {"center": CenterSettings, "edge": EdgeSettings, "device": DeviceSettings}
-COMMANDS = set(typer.main.get_command(app).commands)
+COMMANDS = set(typer.main.get_command(app_for(())).commands)
 
 
 def _stages(text):
@@ -195,7 +195,7 @@ README_COMMANDS = re.findall(
 @pytest.mark.parametrize("line", README_COMMANDS)
 def test_every_command_in_the_readme_is_understood(line):
     name, *arguments = shlex.split(line)
-    command = typer.main.get_command(app).commands[name]
+    command = typer.main.get_command(app_for(())).commands[name]
     assert command.make_context(name, arguments).params
 
 

@@ -211,12 +211,13 @@ async def test_the_encoder_stops_when_the_delta_does_not_pay(tmp_path: Path, fin
 
 
 async def test_a_cancelled_encoder_is_gone_with_its_children(tmp_path: Path, fine_tunes: list[Path]) -> None:
-    running = asyncio.create_task(run_encoder(Encoding(fine_tunes[0], fine_tunes[1], tmp_path, 2, 1 << 30)))
     me = psutil.Process()
+    others = set(me.children())
+    running = asyncio.create_task(run_encoder(Encoding(fine_tunes[0], fine_tunes[1], tmp_path, 2, 1 << 30)))
     async with asyncio.timeout(30):
-        while not (family := [each for child in me.children() for each in child.children(recursive=True)]):
+        while not (family := [each for child in set(me.children()) - others for each in child.children()]):
             await asyncio.sleep(0.01)
-    family += me.children()
+    family += set(me.children()) - others
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     async with asyncio.timeout(30):

@@ -8,8 +8,8 @@ import pytest
 from delta_surgery import Anatomy, take_apart
 from gguf_samples import OTHER_TYPES, TYPES, draw_weights, evolve, noise, sample_file, tensor
 
+from deltaic.weights.delta.diff import write_delta
 from deltaic.weights.delta.index import DeltaIndex
-from deltaic.weights.delta.patch import write_delta
 
 
 @dataclass(frozen=True)

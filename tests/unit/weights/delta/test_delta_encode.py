@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from gguf_samples import Sample, draw_weights, evolve, noise, sample_file, tensor
 
+from deltaic.weights.delta.diff import write_delta
 from deltaic.weights.delta.encode import PACK_BYTES, encode
 from deltaic.weights.delta.index import MAX_PACK_BYTES, Codec
-from deltaic.weights.delta.patch import apply_delta, write_delta
+from deltaic.weights.delta.patch import apply_delta
 from deltaic.weights.digest import Digest
 
 

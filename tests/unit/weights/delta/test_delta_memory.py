@@ -8,7 +8,7 @@ import pytest
 from delta_surgery import take_apart, wrap
 from gguf_samples import draw_weights, evolve, row_bytes, sample_file, tensor
 
-from deltaic.weights.delta.patch import write_delta
+from deltaic.weights.delta.diff import write_delta
 
 ALLOWED_MIB = 64
 ROW = 1024

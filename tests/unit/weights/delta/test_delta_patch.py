@@ -3,8 +3,9 @@
 import pytest
 from delta_surgery import wrap
 
+from deltaic.weights.delta.diff import write_delta
 from deltaic.weights.delta.index import Codec
-from deltaic.weights.delta.patch import apply_delta, read_index, write_delta
+from deltaic.weights.delta.patch import apply_delta, read_index
 from deltaic.weights.errors import BadDelta, BadLayout, DigestMismatch, UnknownDelta, WrongBase
 
 
