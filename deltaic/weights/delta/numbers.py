@@ -184,8 +184,8 @@ def _zigzag(values: Numbers) -> Symbols:
 
 def _unzigzag(symbols: Symbols) -> Numbers:
     """Of unsigned numbers into signed ones of the same width."""
-    turned = symbols >> symbols.dtype.type(1)
     sign = symbols & symbols.dtype.type(1)
+    turned = np.right_shift(symbols, symbols.dtype.type(1), out=symbols if symbols.flags.writeable else None)
     turned ^= np.negative(sign, out=sign)
     signed: Numbers = turned.view(_signed(symbols))
     return signed
