@@ -9,6 +9,7 @@ missing are trained first (minutes each). All of it takes about 45 minutes on tw
 import argparse
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ NOTES = """\
 Sizes are percent of the new file. Pairs: two consecutive versions of SmolLM2-135M (`bench/finetunes.py`): light and
 strong fine-tunes of all weights, a rank-16 LoRA merged into bfloat16 weights, a sparse step in bfloat16; requant: the
 same weights in another format. Each side is a whole process on whole files. Peers: bsdiff4 (Python package),
-xdelta3 -9 -S lzma with a source window that holds the file, zstd -9 --long=31, HDiffPatch (Python package) with the
+xdelta3 -S lzma with a source window that holds the file, zstd -9 --long=31, HDiffPatch (Python package) with the
 smaller of its zstd and LZMA2 at best compression. Encoding times beside bsdiff4 were measured with nothing beside
 them; sizes of peers two at a time. Applying includes starting Python and writing the file durably on both sides,
 SHA-256 of the result on ours; HDiffPatch applies its zstd delta, which is its fastest. Memory is the peak of `deltaic
@@ -137,6 +138,7 @@ def main() -> int:
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--quick", action="store_true", help="light fine-tunes in Q4_0 and BF16 only")
     parser.add_argument("--pairs", type=Path, default=cache_folder() / "bench-pairs", help="where the versions lie")
+    parser.add_argument("--minutes", type=float, default=90.0, help="begin no pair after so long, and say which")
     options = parser.parse_args()
     kinds, formats = (("light",), ("Q4_0", "BF16")) if options.quick else (options.kinds, options.formats)
     try:
@@ -145,9 +147,16 @@ def main() -> int:
         report = Report("delta", " ".join(["make bench-delta", *_arguments()]), notes=NOTES)
         with scratch(3 << 30) as folder:
             bench = Bench(report, folder, kinds[0])
+            until = time.monotonic() + 60 * options.minutes
+            late = []
             for pair in pairs_of(kinds, formats, options.pairs):
-                bench.measure(pair)
+                if time.monotonic() < until:
+                    bench.measure(pair)
+                else:
+                    late.append(pair.case)
             bench.summary()
+            if late:
+                report.note(f"Not measured, since the {options.minutes:g} minutes were over: {'; '.join(late)}.")
     except BenchFailed as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1

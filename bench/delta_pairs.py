@@ -43,14 +43,18 @@ def trained_kinds(kinds: Sequence[str]) -> list[str]:
 
 
 def pairs_of(kinds: Sequence[str], formats: Sequence[str], folder: Path) -> Iterator[Pair]:
-    """The pairs of these kinds, in these formats; across formats where both are chosen."""
-    for kind in kinds:
-        if kind == "requant":
-            yield from _across(formats, folder)
-            continue
-        for form in FORMATS:
-            if form in formats:
-                yield Pair(kind, form, form, *(version_path(folder, kind, number, form) for number in VERSIONS))
+    """The pairs of these kinds, in these formats; across formats where both are chosen. Floats take longest: last."""
+    trained = [kind for kind in kinds if kind != "requant"]
+    quantised = [form for form in FORMATS if form in formats and form not in FLOATS]
+    floats = [form for form in FLOATS if form in formats]
+    yield from (_consecutive(kind, form, folder) for kind in trained for form in quantised)
+    if "requant" in kinds:
+        yield from _across(formats, folder)
+    yield from (_consecutive(kind, form, folder) for form in floats for kind in trained)
+
+
+def _consecutive(kind: str, form: str, folder: Path) -> Pair:
+    return Pair(kind, form, form, *(version_path(folder, kind, number, form) for number in VERSIONS))
 
 
 def _across(formats: Sequence[str], folder: Path) -> Iterator[Pair]:

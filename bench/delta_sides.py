@@ -11,7 +11,7 @@ _BIN = Path(sys.executable).parent
 _OURS = (_BIN / "deltaic",)
 _HERE = Path(__file__).parent
 _ZSTD = ("-q", "-f", "-T1", "-9", "--long=31")
-_XDELTA3 = ("-q", "-f", "-e", "-9", "-S", "lzma", "-B", str(512 << 20))
+_XDELTA3 = ("-q", "-f", "-e", "-S", "lzma", "-B", str(512 << 20))
 
 Encode = Callable[[Pair, Path], Usage]
 """Makes a delta of a pair at a path."""

@@ -167,6 +167,10 @@ class Report:
         self.rows.append(row)
         print(f"    {tables.line(asdict(row))}", flush=True)
 
+    def note(self, text: str) -> None:
+        """One more thing to know about how it was measured (Markdown)."""
+        self._facts["notes"] += f"\n\n{text}"
+
     @property
     def holds(self) -> bool:
         """Whether every bar does."""
