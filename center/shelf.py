@@ -28,6 +28,8 @@ class _Copy:
     """What is known of one file, whole or in the making."""
 
     leases: int = 0
+    forgotten: bool = False
+    """To be removed with the last lease."""
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -53,6 +55,7 @@ class Shelf:
         hex_ = manifest.digest.hex
         copy = self._copies.setdefault(hex_, _Copy())
         copy.leases += 1
+        copy.forgotten = False  # who wants it again has published it again
         try:
             async with copy.making:
                 path = self._files.path(hex_) or await self._make(manifest)
@@ -60,6 +63,8 @@ class Shelf:
         finally:
             copy.leases -= 1
             self._copies.move_to_end(hex_)
+            if copy.forgotten:
+                await self._remove(hex_)
             await self._trim()
 
     async def discard(self, manifest: Manifest) -> None:
@@ -67,8 +72,9 @@ class Shelf:
         await self._remove(manifest.digest.hex)
 
     async def forget(self, hex_: str) -> None:
-        """Remove the file of a revision that is no more, unless somebody uses it."""
+        """Remove the file of a revision that is no more, at once or when nobody uses it any more."""
         if hex_ in self._copies:
+            self._copies[hex_].forgotten = True
             await self._remove(hex_)
 
     async def _make(self, manifest: Manifest) -> Path:
