@@ -14,9 +14,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from deltaic.weights.chunks import Extent
-from deltaic.weights.delta.choose import Made, Material, best
+from deltaic.weights.delta.choose import Made
 from deltaic.weights.delta.index import Codec, DeltaIndex, DeltaSegment, Part, serialise
-from deltaic.weights.delta.match import Task, hash_chunks, match
+from deltaic.weights.delta.make import make
+from deltaic.weights.delta.match import hash_chunks, match
+from deltaic.weights.delta.tasks import Task
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import BadLayout
 from deltaic.weights.gguf_layout import read_layout
@@ -129,15 +131,16 @@ def _encoded(tasks: Sequence[Task], source: Path, target: Path, jobs: int) -> It
     """Each task with what was made of it, in order."""
     if jobs == 1 or sum(not task.reuse for task in tasks) < 2:
         for task in tasks:
-            yield task, _make(task, source, target)
+            yield task, make(task, source, target)
         return
     # Spawned, not forked: the process that encodes may have threads of gRPC and of torch.
     with _one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         waiting: deque[tuple[Task, Future[Made]]] = deque()
         try:
             for task in tasks:
-                waiting.append((task, pool.submit(_make, task, source, target)))
-                if len(waiting) > 4 * jobs:
+                made = _made(task) if task.reuse else pool.submit(make, task, source, target)
+                waiting.append((task, made))
+                if len(waiting) > _WAITING * jobs:
                     first, future = waiting.popleft()
                     yield first, future.result()
             while waiting:
@@ -146,6 +149,13 @@ def _encoded(tasks: Sequence[Task], source: Path, target: Path, jobs: int) -> It
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def _made(task: Task) -> Future[Made]:
+    """What needs no process."""
+    future: Future[Made] = Future()
+    future.set_result(make(task, Path(), Path()))
+    return future
 
 
 @contextmanager
@@ -163,27 +173,6 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
+_WAITING = 8
+"""Tasks for each process that are made or wait, so that none is idle behind a large one."""
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-
-
-def _make(task: Task, source: Path, target: Path) -> Made:
-    if task.reuse:
-        return Made(Codec.REUSE, b"", 0)
-    return best(
-        Material(
-            _read(target, task.target),
-            task.target_type,
-            _read(source, task.source),
-            task.source_type,
-            task.matrix,
-        )
-    )
-
-
-def _read(path: Path, extent: Extent) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        file.seek(extent.offset)
-        data = file.read(extent.length)
-    if len(data) != extent.length:
-        raise BadLayout(f"{path.name} became shorter while it was read", hint="nobody may write to it meanwhile")
-    return data

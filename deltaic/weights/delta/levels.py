@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaic.weights.delta.lattice import Lattice
-from deltaic.weights.delta.numbers import Numbers, read_numbers, write_numbers
+from deltaic.weights.delta.numbers import Numbers, read_numbers, write_sparse_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.delta.predict import Levels, Move, Prediction, Scales, predict_far, predict_near
 from deltaic.weights.delta.quants import Bytes, Field, Layout
@@ -68,14 +68,13 @@ class LevelCoder:
         if self._examined:
             self._surprises(after).write(out)
         if self._examined < len(self._before):
-            write_numbers(out, self._rest(after))
+            write_sparse_numbers(out, *self._rest(after), len(after) * self._layout.elements)
 
     def bits(self, after: Bytes) -> float:
         """About how many bits `write` takes."""
         bits = self._surprises(after).bits() if self._examined else 0.0
         if self._examined < len(self._before):
-            rest = self._rest(after)
-            bits += set_bits(int(np.count_nonzero(rest)), len(rest))
+            bits += set_bits(len(self._rest(after)[0]), len(after) * self._layout.elements)
         return bits
 
     def read(self, reader: PayloadReader, blocks: Bytes) -> None:
@@ -104,17 +103,20 @@ class LevelCoder:
             surprises.add(wrong.reshape(-1), guess.fraction.reshape(-1), _flat(guess.spread))
         return surprises
 
-    def _rest(self, after: Bytes) -> Numbers:
-        """Level less old level of all elements, in file order; zero in blocks that are examined."""
+    def _rest(self, after: Bytes) -> tuple[Places, Numbers]:
+        """(places, values): level less old level in file order, where it differs in a block that is not examined."""
         layout = self._layout
-        rest = np.zeros((len(after), layout.elements), np.int16)
-        skipped = ~self._near if layout.linear else np.zeros(len(after), np.bool_)
-        half, whole = 1 << (layout.levels.bits - 1), 1 << layout.levels.bits
-        for strip in _cut(layout, np.arange(len(after))):
+        half, whole = np.int16(1 << (layout.levels.bits - 1)), 1 << layout.levels.bits
+        differs = self._near.copy() if layout.linear else np.ones(len(after), np.bool_)
+        differs &= _differ(layout.levels, after, self._before)
+        places, values = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+        for strip in _cut(layout, np.flatnonzero(differs)):
             apart = unpack_levels(layout, after[strip]) - unpack_levels(layout, self._before[strip])
-            rest[strip] = (((apart + np.int16(half)) & np.int16(whole - 1)) - np.int16(half)).T
-        rest[skipped] = 0
-        return rest.reshape(-1)
+            block, entry = np.nonzero(apart.T)
+            number = np.arange(strip.start, strip.stop) if isinstance(strip, slice) else strip
+            places.append(number[block] * layout.elements + entry)
+            values.append((((apart[entry, block] + half) & np.int16(whole - 1)) - half).astype(np.int32))
+        return np.concatenate(places), np.concatenate(values)
 
     def _predict(self, strip: Strip, old: Levels) -> Prediction:
         move = Move(self._move.ratio[:, strip], self._move.shift[:, strip])
@@ -179,6 +181,14 @@ def _moves(layout: Layout, before: Bytes, scaled: Bytes) -> tuple[Move, npt.NDAr
         return Move(nothing, nothing), np.ones(len(before), np.bool_)
     move = Move(np.concatenate([one.ratio for one in found], 1), np.concatenate([one.shift for one in found], 1))
     return move, move.is_near(layout)
+
+
+def _differ(field: Field, one: Bytes, other: Bytes) -> npt.NDArray[np.bool_]:
+    """In which blocks the field may not be the same: some byte that holds a bit of it is not."""
+    differs = np.zeros(len(one), np.bool_)
+    for at in sorted({at for piece in field.pieces for at in piece.at}):
+        differs |= one[:, at] != other[:, at]
+    return differs
 
 
 def _cut(layout: Layout, blocks: Places) -> Iterator[Strip]:

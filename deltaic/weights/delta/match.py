@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deltaic.weights.chunks import Extent, split
 from deltaic.weights.delta.blocks import place_in_matrix
-from deltaic.weights.delta.lowrank import Matrix
+from deltaic.weights.delta.tasks import Task
 from deltaic.weights.digest import Digest
 from deltaic.weights.errors import BadLayout
 from deltaic.weights.ggml_types import BY_NAME
@@ -20,22 +20,6 @@ from deltaic.weights.layout import Layout, LayoutSegment, SegmentKind
 
 _NOTHING = Extent(0, 0)
 _MAX_HEADER_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A chunk to make, and where its material lies; offsets and lengths in bytes of the two files.
-
-    `reuse` says that the bytes of the source are the chunk.
-    """
-
-    segment: int
-    target: Extent
-    source: Extent
-    target_type: str
-    source_type: str
-    matrix: Matrix
-    reuse: bool
 
 
 @dataclass(frozen=True, slots=True)
