@@ -8,6 +8,8 @@ from deltaic.weights.digest import Buffer
 from deltaic.weights.errors import BadDelta
 
 LEVEL = 3
+PREFIX_LEVEL = 9
+"""From here on zstd looks for matches as far back as a whole chunk of the source."""
 _MAX_WINDOW_BYTES = 64 << 20
 
 
@@ -21,7 +23,7 @@ def pack(data: Buffer, level: int = LEVEL) -> bytes:
     return _compressor(level).compress(data)
 
 
-def pack_after(data: Buffer, prefix: Buffer, level: int = LEVEL) -> bytes:
+def pack_after(data: Buffer, prefix: Buffer, level: int = PREFIX_LEVEL) -> bytes:
     """The same, where whoever expands it has `prefix` in front of it."""
     known = zstandard.ZstdCompressionDict(bytes(prefix), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
     parameters = zstandard.ZstdCompressionParameters.from_level(
