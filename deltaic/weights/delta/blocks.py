@@ -147,12 +147,5 @@ def _half(blocks: Bytes, at: int) -> npt.NDArray[np.uint16]:
 
 
 def _copy_scales(layout: Layout, source: Bytes, target: Bytes) -> None:
-    at = _scale_places(layout)
+    at = list(layout.scale_bytes)
     target[:, at] = source[:, at]
-
-
-def _scale_places(layout: Layout) -> list[int]:
-    """The bytes of a block that hold no level."""
-    halves = {at + byte for at in layout.halves for byte in (0, 1)}
-    small = {at for field in layout.small_fields for piece in field.pieces for at in piece.at}
-    return sorted(halves | small)

@@ -170,17 +170,19 @@ def add_entries(field: Field, blocks: Bytes, block: Places, entry: Places, value
 
 
 def _moves(layout: Layout, before: Bytes, scaled: Bytes) -> tuple[Move, npt.NDArray[np.bool_]]:
-    """How each block moves, and whether by little."""
-    found = []
-    if layout.linear:
-        for start in range(0, len(before), STRIP_ELEMENTS // layout.elements):
-            strip = slice(start, start + STRIP_ELEMENTS // layout.elements)
-            found.append(Move.between(Scales.of(layout, before[strip]), Scales.of(layout, scaled[strip])))
-    if not found:
-        nothing = np.zeros((layout.elements // layout.sub_elements, len(before)), np.int32)
-        return Move(nothing, nothing), np.ones(len(before), np.bool_)
-    move = Move(np.concatenate([one.ratio for one in found], 1), np.concatenate([one.shift for one in found], 1))
-    return move, move.is_near(layout)
+    """How each block moves, and whether by little. Most blocks keep their scales, and so do not move at all."""
+    shape = (layout.elements // layout.sub_elements, len(before))
+    move, near = Move.none(shape), np.ones(len(before), np.bool_)
+    if not layout.linear:
+        return move, near
+    differs = np.zeros(len(before), np.bool_)
+    for at in layout.scale_bytes:
+        differs |= before[:, at] != scaled[:, at]
+    for strip in _cut(layout, np.flatnonzero(differs)):
+        found = Move.between(Scales.of(layout, before[strip]), Scales.of(layout, scaled[strip]))
+        move.ratio[:, strip], move.shift[:, strip] = found.ratio, found.shift
+        near[strip] = found.is_near(layout)
+    return move, near
 
 
 def _differ(field: Field, one: Bytes, other: Bytes) -> npt.NDArray[np.bool_]:

@@ -70,6 +70,11 @@ class Move:
     shift: Fixed
 
     @classmethod
+    def none(cls, shape: tuple[int, int]) -> "Move":
+        """Of sub-blocks that stay as they are, (sub-blocks of a block, blocks)."""
+        return cls(np.full(shape, _RATIO_ONE, np.int32), np.zeros(shape, np.int32))
+
+    @classmethod
     def between(cls, old: Scales, new: Scales) -> "Move":
         """A sub-block whose new scale is zero, or that would move absurdly far, is taken to stay as it was."""
         divisor = np.where(new.scale == 0, 1, new.scale)

@@ -118,6 +118,13 @@ class Layout:
         """The integers of sub-blocks."""
         return tuple(one for one in (self.sub_scales, self.sub_minimums) if one is not None)
 
+    @cached_property
+    def scale_bytes(self) -> tuple[int, ...]:
+        """The bytes of a block that hold no level."""
+        halves = {at + byte for at in self.halves for byte in (0, 1)}
+        small = {at for field in self.small_fields for piece in field.pieces for at in piece.at}
+        return tuple(sorted(halves | small))
+
     @property
     def halves(self) -> tuple[int, ...]:
         """At which bytes the half-precision numbers of a block lie."""
