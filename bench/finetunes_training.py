@@ -106,10 +106,11 @@ class Trainee:
 
     def _choose(self, trained: Sequence[nn.Parameter]) -> None:
         """Forget the gradients of all weights but those that had the largest ones in the first step."""
+        gradients = [each.grad for each in trained if each.grad is not None]
         if not self._chosen:
-            self._chosen = [_largest(each.grad.abs(), self._recipe.share) for each in trained]
-        for each, chosen in zip(trained, self._chosen, strict=True):
-            each.grad *= chosen
+            self._chosen = [_largest(each.abs(), self._recipe.share) for each in gradients]
+        for each, chosen in zip(gradients, self._chosen, strict=True):
+            each.mul_(chosen)
 
     def _round(self) -> None:
         with torch.no_grad():
