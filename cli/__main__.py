@@ -9,7 +9,6 @@ from importlib import import_module
 import typer
 
 from deltaic.errors import DeltaicError
-from deltaic.runtime.logs import configure_logs
 
 _OUR_MISTAKE = 70
 _HELP = "Carry language models from a center to branch edges to devices; answer at the nearest place that may see."
@@ -32,10 +31,21 @@ def app_for(words: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(lambda: None)  # a command that comes alone is still named
-    alone = [f"plain.{word}" for word in words[:1] if word in _ON_FILES]
-    for room in alone or _ROOMS:
+    for room in _alone(words) or _ROOMS:
         import_module(f"cli.{room}").register(app)
     return app
+
+
+def _alone(words: Sequence[str]) -> list[str]:
+    """The room of a tool that works on files alone; none for all other commands."""
+    return [f"plain.{word}" for word in words[:1] if word in _ON_FILES]
+
+
+def configure_logs(level: str, *, json: bool) -> None:
+    """Tools on files log nothing and do without the loggers."""
+    from deltaic.runtime import logs
+
+    logs.configure_logs(level, json=json)
 
 
 def main() -> None:
@@ -43,9 +53,11 @@ def main() -> None:
 
     Exit status: 1 for a refusal, 2 for a command that does not parse, 70 for our own mistake, 130 for Ctrl-C.
     """
-    configure_logs("error", json=False)  # a command's output is for people; a role configures its own logs over this
+    words = sys.argv[1:]
+    if not _alone(words):
+        configure_logs("error", json=False)  # output is for people; a role configures its own logs over this
     try:
-        status = app_for(sys.argv[1:])(prog_name="deltaic", standalone_mode=False)
+        status = app_for(words)(prog_name="deltaic", standalone_mode=False)
     except typer.Abort:
         status = 130
     except Exception as error:  # noqa: BLE001  # the last net: below it there is only the interpreter's traceback

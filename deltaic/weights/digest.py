@@ -8,10 +8,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from deltaic.v1 import content_pb2
 from deltaic.weights.errors import BadDigest, DigestMismatch
+
+if TYPE_CHECKING:  # who works with files alone does without protobuf and its memory
+    from deltaic.v1 import content_pb2
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -57,11 +59,13 @@ class Digest:
         raise BadDigest(f"not a digest: {text[:100]!r}", hint="write sha256: and 64 lower-case hexadecimal digits")
 
     @classmethod
-    def from_proto(cls, message: content_pb2.Digest) -> "Digest":
+    def from_proto(cls, message: "content_pb2.Digest") -> "Digest":
         """Read a digest that came over a network. Raises BadDigest."""
         return cls(message.sha256, message.size)
 
-    def to_proto(self) -> content_pb2.Digest:
+    def to_proto(self) -> "content_pb2.Digest":
+        from deltaic.v1 import content_pb2
+
         return content_pb2.Digest(sha256=self.sha256, size=self.size)
 
     @property

@@ -16,7 +16,7 @@ from deltaic.weights.errors import DigestMismatch, WrongBase
 
 Progress = Callable[[int, int], None]
 _THREADS = 1
-_MAKING_BYTES = 6 << 20
+_MAKING_BYTES = 3 << 20
 """Chunks that are made at the same time have together at most so many bytes (a single one may have more)."""
 
 
