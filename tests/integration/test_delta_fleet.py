@@ -101,10 +101,10 @@ async def test_a_kill_in_the_middle_of_a_delta_costs_no_verified_chunk(
             await process.start()
             async with process.client() as client:
                 await until(partial(serves, client, one), 120)
-            line.bytes_per_second = index.size / 4
+            line.bytes_per_second = index.size / 10
             before = line.down_bytes
             await center.move(name_of(two))
-            await until(lambda: soon(line.down_bytes - before > index.size / 2), 120)
+            await until(lambda: soon(line.down_bytes - before > 0.7 * index.size), 120)
             await process.kill()
             line.cut()
             missing = await asyncio.to_thread(missing_of, tmp_path / "edge" / "models", two)
