@@ -24,43 +24,71 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x65ltaic/v1/inference.proto\x12\ndeltaic.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xda\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1b\n\x0erepeat_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\rH\x05\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x11\n\x0f_repeat_penaltyB\x07\n\x05_seed\"\xd3\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.deltaic.v1.ChatMessage\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.deltaic.v1.Sampling\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12,\n\x0bsensitivity\x18\x07 \x01(\x0e\x32\x17.deltaic.v1.Sensitivity\"Y\n\x10GenerateResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12,\n\ncompletion\x18\x02 \x01(\x0b\x32\x16.deltaic.v1.CompletionH\x00\x42\x07\n\x05\x65vent\"\xbc\x02\n\nCompletion\x12:\n\rfinish_reason\x18\x01 \x01(\x0e\x32#.deltaic.v1.Completion.FinishReason\x12 \n\x05usage\x18\x02 \x01(\x0b\x32\x11.deltaic.v1.Usage\x12$\n\x07timings\x18\x03 \x01(\x0b\x32\x13.deltaic.v1.Timings\x12\x10\n\x08revision\x18\x04 \x01(\t\x12)\n\x0b\x61nswered_by\x18\x05 \x01(\x0e\x32\x14.deltaic.v1.NodeRole\x12\x0c\n\x04node\x18\x06 \x01(\t\"_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\"F\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x16\n\x0e\x66irst_token_ms\x18\x02 \x01(\x01\x12\x11\n\tdecode_ms\x18\x03 \x01(\x01\"^\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.deltaic.v1.ChatMessage\x12\x0e\n\x06prompt\x18\x03 \x01(\t\"=\n\x13\x43ountTokensResponse\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\r\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.deltaic.v1.ServedModel\"W\n\x0bServedModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\r*]\n\x0bSensitivity\x12\x1b\n\x17SENSITIVITY_UNSPECIFIED\x10\x00\x12\x16\n\x12SENSITIVITY_PUBLIC\x10\x01\x12\x19\n\x15SENSITIVITY_SENSITIVE\x10\x02*e\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_CENTER\x10\x01\x12\x12\n\x0eNODE_ROLE_EDGE\x10\x02\x12\x14\n\x10NODE_ROLE_DEVICE\x10\x03\x32\xf8\x01\n\x10InferenceService\x12G\n\x08Generate\x12\x1b.deltaic.v1.GenerateRequest\x1a\x1c.deltaic.v1.GenerateResponse0\x01\x12N\n\x0b\x43ountTokens\x12\x1e.deltaic.v1.CountTokensRequest\x1a\x1f.deltaic.v1.CountTokensResponse\x12K\n\nListModels\x12\x1d.deltaic.v1.ListModelsRequest\x1a\x1e.deltaic.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x65ltaic/v1/inference.proto\x12\ndeltaic.v1\"z\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12(\n\ntool_calls\x18\x03 \x03(\x0b\x32\x14.deltaic.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"\x94\x01\n\nToolChoice\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.deltaic.v1.ToolChoice.Mode\x12\x0c\n\x04name\x18\x02 \x01(\t\"M\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\r\n\tMODE_NONE\x10\x02\x12\x11\n\rMODE_REQUIRED\x10\x03\"Y\n\nConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x02 \x01(\tH\x00\x12\x15\n\x0bjson_object\x18\x03 \x01(\x08H\x00\x42\n\n\x08language\"8\n\nAdapterUse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05scale\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_scale\"\xaf\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1b\n\x0erepeat_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x37\n\nlogit_bias\x18\t \x03(\x0b\x32#.deltaic.v1.Sampling.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x11\n\x0f_repeat_penaltyB\x07\n\x05_seedB\x14\n\x12_frequency_penaltyB\x13\n\x11_presence_penalty\"\xec\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.deltaic.v1.ChatMessage\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.deltaic.v1.Sampling\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12,\n\x0bsensitivity\x18\x07 \x01(\x0e\x32\x17.deltaic.v1.Sensitivity\x12(\n\x08\x61\x64\x61pters\x18\x08 \x03(\x0b\x32\x16.deltaic.v1.AdapterUse\x12\x0e\n\x06tenant\x18\t \x01(\t\x12&\n\x08priority\x18\n \x01(\x0e\x32\x14.deltaic.v1.Priority\x12\x0f\n\x07\x63hoices\x18\x0b \x01(\r\x12*\n\nconstraint\x18\x0c \x01(\x0b\x32\x16.deltaic.v1.Constraint\x12\x19\n\x0ctop_logprobs\x18\r \x01(\rH\x00\x88\x01\x01\x12\x1f\n\x05tools\x18\x0e \x03(\x0b\x32\x10.deltaic.v1.Tool\x12+\n\x0btool_choice\x18\x0f \x01(\x0b\x32\x16.deltaic.v1.ToolChoiceB\x0f\n\r_top_logprobs\"\xa0\x01\n\x0cTokenLogprob\x12\x32\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\".deltaic.v1.TokenLogprob.Candidate\x12/\n\x03top\x18\x02 \x03(\x0b\x32\".deltaic.v1.TokenLogprob.Candidate\x1a+\n\tCandidate\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\xc0\x01\n\x10GenerateResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12,\n\ncompletion\x18\x02 \x01(\x0b\x32\x16.deltaic.v1.CompletionH\x00\x12)\n\ttool_call\x18\x03 \x01(\x0b\x32\x14.deltaic.v1.ToolCallH\x00\x12\x0e\n\x06\x63hoice\x18\x04 \x01(\r\x12*\n\x08logprobs\x18\x05 \x03(\x0b\x32\x18.deltaic.v1.TokenLogprobB\x07\n\x05\x65vent\"\xda\x02\n\nCompletion\x12:\n\rfinish_reason\x18\x01 \x01(\x0e\x32#.deltaic.v1.Completion.FinishReason\x12 \n\x05usage\x18\x02 \x01(\x0b\x32\x11.deltaic.v1.Usage\x12$\n\x07timings\x18\x03 \x01(\x0b\x32\x13.deltaic.v1.Timings\x12\x10\n\x08revision\x18\x04 \x01(\t\x12)\n\x0b\x61nswered_by\x18\x05 \x01(\x0e\x32\x14.deltaic.v1.NodeRole\x12\x0c\n\x04node\x18\x06 \x01(\t\"}\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"F\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x16\n\x0e\x66irst_token_ms\x18\x02 \x01(\x01\x12\x11\n\tdecode_ms\x18\x03 \x01(\x01\"\x93\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\x12,\n\x0bsensitivity\x18\x03 \x01(\x0e\x32\x17.deltaic.v1.Sensitivity\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12&\n\x08priority\x18\x05 \x01(\x0e\x32\x14.deltaic.v1.Priority\"\xd2\x01\n\rEmbedResponse\x12\x37\n\nembeddings\x18\x01 \x03(\x0b\x32#.deltaic.v1.EmbedResponse.Embedding\x12 \n\x05usage\x18\x02 \x01(\x0b\x32\x11.deltaic.v1.Usage\x12\x10\n\x08revision\x18\x03 \x01(\t\x12)\n\x0b\x61nswered_by\x18\x04 \x01(\x0e\x32\x14.deltaic.v1.NodeRole\x12\x0c\n\x04node\x18\x05 \x01(\t\x1a\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x7f\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.deltaic.v1.ChatMessage\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x1f\n\x05tools\x18\x04 \x03(\x0b\x32\x10.deltaic.v1.Tool\"=\n\x13\x43ountTokensResponse\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\r\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.deltaic.v1.ServedModel\"i\n\x0bServedModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\r\x12\x10\n\x08\x61\x64\x61pters\x18\x05 \x03(\t*]\n\x0bSensitivity\x12\x1b\n\x17SENSITIVITY_UNSPECIFIED\x10\x00\x12\x16\n\x12SENSITIVITY_PUBLIC\x10\x01\x12\x19\n\x15SENSITIVITY_SENSITIVE\x10\x02*e\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_CENTER\x10\x01\x12\x12\n\x0eNODE_ROLE_EDGE\x10\x02\x12\x14\n\x10NODE_ROLE_DEVICE\x10\x03*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x32\xb6\x02\n\x10InferenceService\x12G\n\x08Generate\x12\x1b.deltaic.v1.GenerateRequest\x1a\x1c.deltaic.v1.GenerateResponse0\x01\x12<\n\x05\x45mbed\x12\x18.deltaic.v1.EmbedRequest\x1a\x19.deltaic.v1.EmbedResponse\x12N\n\x0b\x43ountTokens\x12\x1e.deltaic.v1.CountTokensRequest\x1a\x1f.deltaic.v1.CountTokensResponse\x12K\n\nListModels\x12\x1d.deltaic.v1.ListModelsRequest\x1a\x1e.deltaic.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deltaic.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SENSITIVITY']._serialized_start=1396
-  _globals['_SENSITIVITY']._serialized_end=1489
-  _globals['_NODEROLE']._serialized_start=1491
-  _globals['_NODEROLE']._serialized_end=1592
+  _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
+  _globals['_SENSITIVITY']._serialized_start=3122
+  _globals['_SENSITIVITY']._serialized_end=3215
+  _globals['_NODEROLE']._serialized_start=3217
+  _globals['_NODEROLE']._serialized_end=3318
+  _globals['_PRIORITY']._serialized_start=3320
+  _globals['_PRIORITY']._serialized_end=3414
   _globals['_CHATMESSAGE']._serialized_start=42
-  _globals['_CHATMESSAGE']._serialized_end=86
-  _globals['_SAMPLING']._serialized_start=89
-  _globals['_SAMPLING']._serialized_end=307
-  _globals['_GENERATEREQUEST']._serialized_start=310
-  _globals['_GENERATEREQUEST']._serialized_end=521
-  _globals['_GENERATERESPONSE']._serialized_start=523
-  _globals['_GENERATERESPONSE']._serialized_end=612
-  _globals['_COMPLETION']._serialized_start=615
-  _globals['_COMPLETION']._serialized_end=931
-  _globals['_COMPLETION_FINISHREASON']._serialized_start=836
-  _globals['_COMPLETION_FINISHREASON']._serialized_end=931
-  _globals['_USAGE']._serialized_start=933
-  _globals['_USAGE']._serialized_end=990
-  _globals['_TIMINGS']._serialized_start=992
-  _globals['_TIMINGS']._serialized_end=1062
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1064
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1158
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1160
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1221
-  _globals['_LISTMODELSREQUEST']._serialized_start=1223
-  _globals['_LISTMODELSREQUEST']._serialized_end=1242
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1244
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1305
-  _globals['_SERVEDMODEL']._serialized_start=1307
-  _globals['_SERVEDMODEL']._serialized_end=1394
-  _globals['_INFERENCESERVICE']._serialized_start=1595
-  _globals['_INFERENCESERVICE']._serialized_end=1843
+  _globals['_CHATMESSAGE']._serialized_end=164
+  _globals['_TOOL']._serialized_start=166
+  _globals['_TOOL']._serialized_end=227
+  _globals['_TOOLCALL']._serialized_start=229
+  _globals['_TOOLCALL']._serialized_end=284
+  _globals['_TOOLCHOICE']._serialized_start=287
+  _globals['_TOOLCHOICE']._serialized_end=435
+  _globals['_TOOLCHOICE_MODE']._serialized_start=358
+  _globals['_TOOLCHOICE_MODE']._serialized_end=435
+  _globals['_CONSTRAINT']._serialized_start=437
+  _globals['_CONSTRAINT']._serialized_end=526
+  _globals['_ADAPTERUSE']._serialized_start=528
+  _globals['_ADAPTERUSE']._serialized_end=584
+  _globals['_SAMPLING']._serialized_start=587
+  _globals['_SAMPLING']._serialized_end=1018
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=853
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=901
+  _globals['_GENERATEREQUEST']._serialized_start=1021
+  _globals['_GENERATEREQUEST']._serialized_end=1513
+  _globals['_TOKENLOGPROB']._serialized_start=1516
+  _globals['_TOKENLOGPROB']._serialized_end=1676
+  _globals['_TOKENLOGPROB_CANDIDATE']._serialized_start=1633
+  _globals['_TOKENLOGPROB_CANDIDATE']._serialized_end=1676
+  _globals['_GENERATERESPONSE']._serialized_start=1679
+  _globals['_GENERATERESPONSE']._serialized_end=1871
+  _globals['_COMPLETION']._serialized_start=1874
+  _globals['_COMPLETION']._serialized_end=2220
+  _globals['_COMPLETION_FINISHREASON']._serialized_start=2095
+  _globals['_COMPLETION_FINISHREASON']._serialized_end=2220
+  _globals['_USAGE']._serialized_start=2222
+  _globals['_USAGE']._serialized_end=2302
+  _globals['_TIMINGS']._serialized_start=2304
+  _globals['_TIMINGS']._serialized_end=2374
+  _globals['_EMBEDREQUEST']._serialized_start=2377
+  _globals['_EMBEDREQUEST']._serialized_end=2524
+  _globals['_EMBEDRESPONSE']._serialized_start=2527
+  _globals['_EMBEDRESPONSE']._serialized_end=2737
+  _globals['_EMBEDRESPONSE_EMBEDDING']._serialized_start=2710
+  _globals['_EMBEDRESPONSE_EMBEDDING']._serialized_end=2737
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2739
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2866
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2868
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2929
+  _globals['_LISTMODELSREQUEST']._serialized_start=2931
+  _globals['_LISTMODELSREQUEST']._serialized_end=2950
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2952
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3013
+  _globals['_SERVEDMODEL']._serialized_start=3015
+  _globals['_SERVEDMODEL']._serialized_end=3120
+  _globals['_INFERENCESERVICE']._serialized_start=3417
+  _globals['_INFERENCESERVICE']._serialized_end=3727
 # @@protoc_insertion_point(module_scope)

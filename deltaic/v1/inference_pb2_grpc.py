@@ -40,6 +40,11 @@ class InferenceServiceStub:
                 request_serializer=deltaic_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=deltaic_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/deltaic.v1.InferenceService/Embed',
+                request_serializer=deltaic_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=deltaic_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.CountTokens = channel.unary_unary(
                 '/deltaic.v1.InferenceService/CountTokens',
                 request_serializer=deltaic_dot_v1_dot_inference__pb2.CountTokensRequest.SerializeToString,
@@ -59,10 +64,20 @@ class InferenceServiceServicer:
     def Generate(self, request, context):
         """Generate streams an answer; the last message carries why it ended, what it used and where it was answered. A
         client that goes away frees its place within one decode step.
-        Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context), NOT_FOUND (a model
-        that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one
-        without a label that only another node could answer), RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED,
-        UNAVAILABLE (the worker died, or the line is cut).
+        Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context, a grammar or a schema
+        that cannot be followed), NOT_FOUND (a model that no reachable node holds, an adapter that the node does not have),
+        FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one without a label that only another
+        node could answer), RESOURCE_EXHAUSTED (the queue is full, or the deadline could not be kept; `retry_after_ms` in the
+        metadata says when to try again), DEADLINE_EXCEEDED, UNAVAILABLE (the worker died, or the line is cut).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Embed turns texts into vectors.
+        Errors: INVALID_ARGUMENT (no input, an input longer than the context), NOT_FOUND, FAILED_PRECONDITION (as Generate),
+        RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +106,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=deltaic_dot_v1_dot_inference__pb2.GenerateRequest.FromString,
                     response_serializer=deltaic_dot_v1_dot_inference__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=deltaic_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=deltaic_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
             ),
             'CountTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.CountTokens,
@@ -131,6 +151,33 @@ class InferenceService:
             '/deltaic.v1.InferenceService/Generate',
             deltaic_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
             deltaic_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaic.v1.InferenceService/Embed',
+            deltaic_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+            deltaic_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

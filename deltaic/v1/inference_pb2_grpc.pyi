@@ -36,10 +36,16 @@ class InferenceServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """Generate streams an answer; the last message carries why it ended, what it used and where it was answered. A
     client that goes away frees its place within one decode step.
-    Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context), NOT_FOUND (a model
-    that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one
-    without a label that only another node could answer), RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED,
-    UNAVAILABLE (the worker died, or the line is cut).
+    Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context, a grammar or a schema
+    that cannot be followed), NOT_FOUND (a model that no reachable node holds, an adapter that the node does not have),
+    FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one without a label that only another
+    node could answer), RESOURCE_EXHAUSTED (the queue is full, or the deadline could not be kept; `retry_after_ms` in the
+    metadata says when to try again), DEADLINE_EXCEEDED, UNAVAILABLE (the worker died, or the line is cut).
+    """
+    Embed: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
+    """Embed turns texts into vectors.
+    Errors: INVALID_ARGUMENT (no input, an input longer than the context), NOT_FOUND, FAILED_PRECONDITION (as Generate),
+    RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE.
     """
     CountTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]
     """CountTokens says how long a prompt is for a model, after its chat template.
@@ -58,10 +64,16 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generate streams an answer; the last message carries why it ended, what it used and where it was answered. A
     client that goes away frees its place within one decode step.
-    Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context), NOT_FOUND (a model
-    that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one
-    without a label that only another node could answer), RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED,
-    UNAVAILABLE (the worker died, or the line is cut).
+    Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context, a grammar or a schema
+    that cannot be followed), NOT_FOUND (a model that no reachable node holds, an adapter that the node does not have),
+    FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one without a label that only another
+    node could answer), RESOURCE_EXHAUSTED (the queue is full, or the deadline could not be kept; `retry_after_ms` in the
+    metadata says when to try again), DEADLINE_EXCEEDED, UNAVAILABLE (the worker died, or the line is cut).
+    """
+    Embed: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Embed turns texts into vectors.
+    Errors: INVALID_ARGUMENT (no input, an input longer than the context), NOT_FOUND, FAILED_PRECONDITION (as Generate),
+    RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE.
     """
     CountTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]  # type: ignore[assignment]
     """CountTokens says how long a prompt is for a model, after its chat template.
@@ -83,10 +95,22 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Generate streams an answer; the last message carries why it ended, what it used and where it was answered. A
         client that goes away frees its place within one decode step.
-        Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context), NOT_FOUND (a model
-        that no reachable node holds), FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one
-        without a label that only another node could answer), RESOURCE_EXHAUSTED (the queue is full), DEADLINE_EXCEEDED,
-        UNAVAILABLE (the worker died, or the line is cut).
+        Errors: INVALID_ARGUMENT (no prompt, parameters out of range, prompt longer than the context, a grammar or a schema
+        that cannot be followed), NOT_FOUND (a model that no reachable node holds, an adapter that the node does not have),
+        FAILED_PRECONDITION (a sensitive request at a node that may not see it, or one without a label that only another
+        node could answer), RESOURCE_EXHAUSTED (the queue is full, or the deadline could not be kept; `retry_after_ms` in the
+        metadata says when to try again), DEADLINE_EXCEEDED, UNAVAILABLE (the worker died, or the line is cut).
+        """
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _inference_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.EmbedResponse, _abc.Awaitable[_inference_pb2.EmbedResponse]]:
+        """Embed turns texts into vectors.
+        Errors: INVALID_ARGUMENT (no input, an input longer than the context), NOT_FOUND, FAILED_PRECONDITION (as Generate),
+        RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

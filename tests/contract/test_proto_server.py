@@ -18,6 +18,7 @@ from deltaic.v1 import (
     fleet_pb2_grpc,
     inference_pb2_grpc,
     registry_pb2_grpc,
+    worker_pb2_grpc,
 )
 
 SERVICES = {
@@ -26,6 +27,7 @@ SERVICES = {
     "deltaic.v1.FleetService": fleet_pb2_grpc,
     "deltaic.v1.InferenceService": inference_pb2_grpc,
     "deltaic.v1.RegistryService": registry_pb2_grpc,
+    "deltaic.v1.WorkerService": worker_pb2_grpc,
 }
 
 

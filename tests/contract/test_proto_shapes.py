@@ -49,7 +49,7 @@ def test_every_page_says_where_the_next_one_starts(rpcs, proto_files):
         assert len(repeated) == 1, rpc.path
 
 
-@pytest.mark.parametrize("subject", ["audit", "content", "fleet", "inference", "registry"])
+@pytest.mark.parametrize("subject", ["audit", "content", "fleet", "inference", "registry", "worker"])
 def test_the_generated_code_has_what_the_contract_has(subject, proto_files):
     contract = next(file for file in proto_files if file.name == f"deltaic/v1/{subject}.proto")
     messages = importlib.import_module(f"deltaic.v1.{subject}_pb2")
@@ -65,4 +65,4 @@ def test_the_generated_code_has_what_the_contract_has(subject, proto_files):
 
 def test_every_contract_has_a_subject_that_is_tested(proto_files):
     subjects = {file.name.removeprefix("deltaic/v1/").removesuffix(".proto") for file in proto_files}
-    assert subjects == {"audit", "content", "fleet", "inference", "registry"}
+    assert subjects == {"audit", "content", "fleet", "inference", "registry", "worker"}
