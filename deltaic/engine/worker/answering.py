@@ -3,20 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from deltaic.engine.worker.sampling import SamplerChain, SamplingParameters
+from deltaic.engine.worker.job import Job
+from deltaic.engine.worker.sampling import Sampler
 from deltaic.engine.worker.text import TextStream
 from deltaic.errors import DeltaicError
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a caller wants: prompt tokens, how many to generate at most, and how. `deadline` is monotonic seconds."""
-
-    prompt: tuple[int, ...]
-    budget: int
-    sampling: SamplingParameters
-    stops: tuple[str, ...]
-    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +32,7 @@ class Answer:
     deliver: Callable[[list[Event]], None]
     arrived: float
     text: TextStream = field(init=False)
-    sampler: SamplerChain | None = None
+    sampler: Sampler | None = None
     admitted: float = 0.0
     first: float = 0.0
     generated: int = 0

@@ -15,11 +15,12 @@ import structlog
 
 from deltaic.engine.errors import OutOfTime, QueueFull, WorkerStopping
 from deltaic.engine.settings import EngineSettings
-from deltaic.engine.worker.answering import Answer, Event, Job
+from deltaic.engine.worker.answering import Answer, Event
 from deltaic.engine.worker.context import Context
+from deltaic.engine.worker.job import Job
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.native_log import NativeLog
-from deltaic.engine.worker.sampling import SamplerChain
+from deltaic.engine.worker.sampling import Sampler
 from deltaic.engine.worker.scheduler import Feed, Scheduler, Sequence, Step
 
 _log = structlog.get_logger(__name__)
@@ -167,7 +168,7 @@ class Executor:
     def _admit(self, identifier: int, now: float) -> None:
         answer = self._answers[identifier]
         answer.admitted = now
-        answer.sampler = SamplerChain(answer.job.sampling, self._model.vocabulary_size, answer.job.prompt)
+        answer.sampler = Sampler(answer.job.sampling, answer.job.grammar, self._model, answer.job.prompt)
 
     def _step(self, step: Step) -> None:
         outputs = self._context.decode(step)

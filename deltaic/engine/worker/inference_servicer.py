@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 
 from deltaic.engine.errors import WorkerStopping
-from deltaic.engine.worker.answering import Event, Finished, Job
+from deltaic.engine.worker.answering import Event, Finished
 from deltaic.engine.worker.executor import Executor, Loaded
+from deltaic.engine.worker.job import Job
 from deltaic.engine.worker.requests import prompt_tokens, to_job
 from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from deltaic.engine.errors import BadRequest, PromptTooLong
-from deltaic.engine.worker.answering import Job
 from deltaic.engine.worker.executor import Loaded
+from deltaic.engine.worker.job import Job
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.sampling import SamplingParameters
 from deltaic.v1 import inference_pb2

@@ -2,13 +2,18 @@
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deltaic.engine.errors import BadRequest
+from deltaic.engine.worker.grammar import Grammar
 from deltaic.v1 import inference_pb2
+
+if TYPE_CHECKING:
+    from deltaic.engine.worker.model import Model
 
 PENALTY_WINDOW = 64
 """Tokens back that the repeat penalty looks at, prompt included."""
@@ -50,31 +55,49 @@ def _in_range(name: str, value: float, least: float, most: float) -> None:
         raise BadRequest(f"sampling.{name} is {value:g}", hint=f"give a value from {least:g} to {most:g}", field=name)
 
 
-class SamplerChain:
-    """A native sampler with the state of one sequence. Used by the executor's thread only; `close` frees it."""
+class Sampler:
+    """Chooses the tokens of one answer. Used by the thread of the context only; `close` frees it.
 
-    def __init__(self, parameters: SamplingParameters, vocabulary_size: int, recent: tuple[int, ...]) -> None:
-        """`recent` are the last tokens of the prompt, which the repeat penalty counts."""
-        import llama_cpp.llama_cpp as native
+    For each token: `sample`, or what the backend sampled with `backend`; then `accept`.
+    """
 
-        self._native: Any = native
-        self._vocabulary_size = vocabulary_size
+    def __init__(
+        self,
+        parameters: SamplingParameters,
+        grammar: Grammar | None,
+        model: "Model",
+        recent: Sequence[int] = (),
+        seed: int | None = None,
+    ) -> None:
+        """`recent` are the last tokens of the prompt, which the repeat penalty counts; `seed` replaces the parameters'.
+
+        Raises GrammarInvalid.
+        """
+        self._native: Any = model.native
+        self._model = model
+        self._grammar = grammar
         self._chain: Any = None
+        self._seed = parameters.seed if seed is None else seed
         if parameters.temperature == 0 and parameters.repeat_penalty == 1.0:
             return
-        self._chain = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
-        for link in self._links(parameters, vocabulary_size):
-            native.llama_sampler_chain_add(self._chain, link)
+        self._chain = self._native.llama_sampler_chain_init(self._native.llama_sampler_chain_default_params())
+        for link in self._links(parameters):
+            self._native.llama_sampler_chain_add(self._chain, link)
         if parameters.repeat_penalty != 1.0:
             for token in recent[-PENALTY_WINDOW:]:
-                native.llama_sampler_accept(self._chain, token)
+                self._native.llama_sampler_accept(self._chain, token)
 
-    def _links(self, parameters: SamplingParameters, vocabulary_size: int) -> list[Any]:
+    @property
+    def backend(self) -> Any | None:
+        """The chain that may run inside the graph (`llama_set_sampler`), or None: then `sample` chooses."""
+        return None
+
+    def _links(self, parameters: SamplingParameters) -> list[Any]:
         native = self._native
         links = []
         if parameters.repeat_penalty != 1.0:
             penalty = native.llama_sampler_init_penalties(
-                vocabulary_size, PENALTY_WINDOW, parameters.repeat_penalty, 0.0, 0.0
+                self._model.vocabulary_size, PENALTY_WINDOW, parameters.repeat_penalty, 0.0, 0.0
             )
             links.append(penalty)
         if parameters.temperature == 0:
@@ -86,17 +109,39 @@ class SamplerChain:
         if parameters.min_p > 0:
             links.append(native.llama_sampler_init_min_p(parameters.min_p, 1))
         links.append(native.llama_sampler_init_temp(parameters.temperature))
-        return [*links, native.llama_sampler_init_dist(parameters.seed)]
+        return [*links, native.llama_sampler_init_dist(self._seed)]
 
     def sample(self, context: Any, output: int) -> int:
-        """Draw a token from the logits of batch entry `output` and remember it.
+        """Choose a token from the logits of batch entry `output`.
 
         Plain greedy needs no chain: the first largest logit, found without building llama.cpp's list of candidates.
         """
         if self._chain is None:
-            logits = self._native.llama_get_logits_ith(context, output)
-            return int(np.ctypeslib.as_array(logits, (self._vocabulary_size,)).argmax())
+            return int(self._logits(context, output).argmax())
         return int(self._native.llama_sampler_sample(self._chain, context, output))
+
+    def accept(self, token: int) -> None:
+        """Remember a chosen token, whoever chose it."""
+
+    def logprobs(self, context: Any, output: int, token: int, top: int) -> inference_pb2.TokenLogprob:
+        """How likely `token` was before temperature and filters, and the `top` most likely tokens, best first."""
+        logits = self._logits(context, output).astype(np.float64)
+        logits -= logits.max()
+        logits -= np.log(np.exp(logits).sum())
+        best = np.argpartition(logits, -top)[-top:] if top else np.empty(0, int)
+        best = best[np.argsort(-logits[best], kind="stable")]
+        return inference_pb2.TokenLogprob(
+            chosen=self._candidate(token, logits[token]),
+            top=[self._candidate(int(each), logits[each]) for each in best],
+        )
+
+    def _candidate(self, token: int, logprob: float) -> inference_pb2.TokenLogprob.Candidate:
+        return inference_pb2.TokenLogprob.Candidate(token=self._model.piece(token), logprob=logprob)
+
+    def _logits(self, context: Any, output: int) -> Any:
+        """The raw logits of batch entry `output`; a view that the next decode overwrites."""
+        pointer = self._native.llama_get_logits_ith(context, output)
+        return np.ctypeslib.as_array(pointer, (self._model.vocabulary_size,))
 
     def close(self) -> None:
         if self._chain is not None:
