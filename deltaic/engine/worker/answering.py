@@ -35,6 +35,7 @@ class Answer:
     sampler: Sampler | None = None
     admitted: float = 0.0
     first: float = 0.0
+    last: float = 0.0
     generated: int = 0
 
     def __post_init__(self) -> None:

@@ -15,13 +15,13 @@ import structlog
 
 from deltaic.engine.errors import OutOfTime, QueueFull, WorkerStopping
 from deltaic.engine.settings import EngineSettings
-from deltaic.engine.worker.answering import Answer, Event
+from deltaic.engine.worker.answering import Answer, Event, Job
 from deltaic.engine.worker.context import Context
-from deltaic.engine.worker.job import Job
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.native_log import NativeLog
-from deltaic.engine.worker.sampling import Sampler
+from deltaic.engine.worker.sampling import SamplerChain
 from deltaic.engine.worker.scheduler import Feed, Scheduler, Sequence, Step
+from deltaic.engine.worker.vitals import IDLE_SECONDS, Backend, How, Load, Vitals
 
 _log = structlog.get_logger(__name__)
 
@@ -64,6 +64,7 @@ class Executor:
     settings: EngineSettings
     on_death: Callable[[BaseException], None]
     loaded: "Future[Loaded]" = field(default_factory=Future)
+    vitals: Vitals = field(default_factory=Vitals)
     _commands: "queue.SimpleQueue[_Command]" = field(default_factory=queue.SimpleQueue)
     _answers: dict[int, Answer] = field(default_factory=dict)
     _scheduler: Scheduler = field(init=False)
@@ -100,7 +101,7 @@ class Executor:
             self.on_death(error)
             return
         for identifier, answer in list(self._answers.items()):
-            self._end(identifier)
+            self._end(identifier, How.FAILED)
             answer.deliver([WorkerStopping("the worker is stopping", hint="send the request again")])
         self._context.close()
         self._model.close()
@@ -122,6 +123,11 @@ class Executor:
             context_tokens=self._context.context_tokens,
             threads=self.settings.resolved_threads(),
         )
+        slots, layers = self.settings.slots, self._model.layers
+        gpu_layers = layers if self.settings.gpu_layers < 0 else min(self.settings.gpu_layers, layers)
+        self.vitals.describe(
+            slots, slots * self._context.context_tokens, Backend(gpu_layers=gpu_layers, layers=layers, why="as set")
+        )
         self.loaded.set_result(Loaded(self._model, self._context.context_tokens))
 
     def _turn(self) -> bool:
@@ -130,7 +136,7 @@ class Executor:
             return False
         now = time.monotonic()
         for identifier in self._scheduler.expired(now):
-            answer = self._end(identifier)
+            answer = self._end(identifier, How.DEADLINE)
             if answer:
                 answer.deliver([OutOfTime("the deadline passed before the answer was complete")])
         step = self._scheduler.schedule()
@@ -140,18 +146,24 @@ class Executor:
             self._admit(identifier, now)
         if step.feeds:
             self._step(step)
+        load = Load(self._scheduler.running, self._scheduler.waiting, kv_tokens=self._scheduler.kv_tokens)
+        self.vitals.beat(time.monotonic(), load)
         return True
 
     def _take_commands(self) -> bool:
-        """All that have arrived; waits for one when there is nothing to decode."""
+        """All that have arrived; waits for one, but not longer than a beat, when there is nothing to decode."""
         wait = self._scheduler.idle
         while wait or not self._commands.empty():
+            try:
+                command = self._commands.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                return True
             wait = False
-            match self._commands.get():
+            match command:
                 case _Submit(identifier, answer):
                     self._accept(identifier, answer)
                 case _Cancel(identifier):
-                    self._end(identifier)
+                    self._end(identifier, How.CANCELLED)
                 case _Stop():
                     return False
         return True
@@ -161,6 +173,7 @@ class Executor:
         try:
             self._scheduler.add(Sequence(identifier, job.prompt, job.budget, job.deadline))
         except QueueFull as error:
+            self.vitals.count_finished(How.REFUSED)
             answer.deliver([error])
         else:
             self._answers[identifier] = answer
@@ -168,29 +181,44 @@ class Executor:
     def _admit(self, identifier: int, now: float) -> None:
         answer = self._answers[identifier]
         answer.admitted = now
-        answer.sampler = Sampler(answer.job.sampling, answer.job.grammar, self._model, answer.job.prompt)
+        self.vitals.observe_queue(now - answer.arrived)
+        self.vitals.count_prompt(len(answer.job.prompt))
+        answer.sampler = SamplerChain(answer.job.sampling, self._model.vocabulary_size, answer.job.prompt)
 
     def _step(self, step: Step) -> None:
+        started = time.monotonic()
         outputs = self._context.decode(step)
+        self.vitals.observe_step(time.monotonic() - started, step.tokens)
         sampled, ended = {}, []
         for identifier, output in outputs.items():
             answer = self._answers[identifier]
             assert answer.sampler is not None
             token = sampled[identifier] = answer.sampler.sample(self._context.pointer, output)
             piece = None if self._model.ends(token) else self._model.piece(token)
-            events, complete = answer.take(piece, time.monotonic())
+            now = time.monotonic()
+            self._note_token(answer, now)
+            events, complete = answer.take(piece, now)
             if events:
                 answer.deliver(events)
             if complete:
-                ended.append(identifier)
+                ended.append((identifier, How.LENGTH if piece is not None and not answer.text.stopped else How.STOP))
         self._scheduler.update(step, sampled, ())
-        for identifier in ended:
-            self._end(identifier)
+        for identifier, how in ended:
+            self._end(identifier, how)
 
-    def _end(self, identifier: int) -> Answer | None:
+    def _note_token(self, answer: Answer, now: float) -> None:
+        if answer.first:
+            self.vitals.observe_inter_token(now - answer.last)
+        else:
+            self.vitals.observe_first_token(now - answer.arrived)
+        answer.last = now
+        self.vitals.count_generated()
+
+    def _end(self, identifier: int, how: How) -> Answer | None:
         """Take a job out, wherever it is, and free what it holds."""
         self._scheduler.remove(identifier)
         answer = self._answers.pop(identifier, None)
         if answer:
+            self.vitals.count_finished(how)
             answer.close()
         return answer

@@ -87,6 +87,11 @@ class Scheduler:
     def running(self) -> int:
         return len(self._running)
 
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens whose state the slots of running sequences hold."""
+        return sum(each.fed + max(0, each.generated - 1) for each in self._running.values())
+
     def add(self, sequence: Sequence) -> None:
         """Take a request in. Raises QueueFull."""
         if len(self._waiting) >= self.queue + len(self._free):
