@@ -8,7 +8,7 @@ import asyncio
 from pathlib import Path
 
 from center.errors import TrialLoadFailed, TrialLoadUnfinished
-from deltaic.engine.errors import WorkerFailed
+from deltaic.engine.errors import NotEnoughMemory, WorkerFailed
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.supervisor import Worker
 from deltaic.engine.worker_process import WorkerSpec
@@ -50,7 +50,7 @@ class WorkerTrial:
 
 def _meaning(error: WorkerFailed) -> TrialLoadFailed | TrialLoadUnfinished:
     """No file keeps a process from starting, and none makes it end by SIGKILL: that is the kernel, out of memory."""
-    if isinstance(error.__cause__, OSError) or _KILLED in error.message:
+    if isinstance(error, NotEnoughMemory) or isinstance(error.__cause__, OSError) or _KILLED in error.message:
         return TrialLoadUnfinished(f"the engine could not try this file: {error.message}", hint=_TRY_AGAIN)
     return TrialLoadFailed(
         f"the engine does not load this file: {error.message}",

@@ -2,16 +2,24 @@
 
 InvalidArgument
 ├── BadRequest            no prompt, both prompt and messages, a parameter out of its range
+├── BadAdapter            the file is no LoRA adapter, or one for another model; its name is unusable
 ├── PromptTooLong         the prompt does not leave room for one token of answer
 └── TemplateFailed        the model's chat template refuses the conversation or is broken
 NotFound
-└── NotServed             this host has no worker for the model
+├── NotServed             this host has no worker for the model
+└── NoAdapter             the worker has no adapter of that name, or there is no such file
+AlreadyExists
+└── AdapterNameTaken      another file is loaded under that name
 ResourceExhausted
 └── QueueFull             too many requests wait for a slot
 FailedPrecondition
+├── NoAdaptersHere        this worker loads no adapters
 └── WorkerFailed          a worker could not be started: the model file, the settings or the memory are wrong
+    └── NotEnoughMemory   it was not started, because what it needs is not there; what runs was left alone
 Unavailable
 ├── WorkerDied            the worker process died while it answered
+│   ├── WorkerHung        it stopped decoding and was ended by its supervisor
+│   └── WorkerKilledForMemory  the kernel ended it because memory ran out
 ├── WorkerRestarting      the worker process is being started again, and the caller's time ran out first
 └── WorkerStopping        the worker is being stopped or replaced
 DeadlineExceeded
@@ -19,6 +27,7 @@ DeadlineExceeded
 """
 
 from deltaic.errors import (
+    AlreadyExists,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
@@ -30,6 +39,10 @@ from deltaic.errors import (
 
 class BadRequest(InvalidArgument):
     reason = "BAD_REQUEST"
+
+
+class BadAdapter(InvalidArgument):
+    reason = "BAD_ADAPTER"
 
 
 class PromptTooLong(InvalidArgument):
@@ -44,16 +57,40 @@ class NotServed(NotFound):
     reason = "NOT_SERVED"
 
 
+class NoAdapter(NotFound):
+    reason = "NO_ADAPTER"
+
+
+class AdapterNameTaken(AlreadyExists):
+    reason = "ADAPTER_NAME_TAKEN"
+
+
 class QueueFull(ResourceExhausted):
     reason = "QUEUE_FULL"
+
+
+class NoAdaptersHere(FailedPrecondition):
+    reason = "NO_ADAPTERS_HERE"
 
 
 class WorkerFailed(FailedPrecondition):
     reason = "WORKER_FAILED"
 
 
+class NotEnoughMemory(WorkerFailed):
+    reason = "NOT_ENOUGH_MEMORY"
+
+
 class WorkerDied(Unavailable):
     reason = "WORKER_DIED"
+
+
+class WorkerHung(WorkerDied):
+    reason = "WORKER_HUNG"
+
+
+class WorkerKilledForMemory(WorkerDied):
+    reason = "WORKER_KILLED_FOR_MEMORY"
 
 
 class WorkerRestarting(Unavailable):

@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from deltaic.engine.errors import NotServed, WorkerStopping
+from deltaic.engine.memory_budget import MemoryBudget
 from deltaic.engine.relay import LeasedWorker
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.supervisor import MAX_SOCKET_BYTES, Worker
@@ -55,6 +56,7 @@ class ModelHost:
         self._run_dir = run_dir
         self._temporary: Path | None = None
         self._settings = settings
+        self._budget = MemoryBudget(settings.memory_bytes)
         self._node = node
         self._role = role
         self._log_level = log_level
@@ -131,7 +133,7 @@ class ModelHost:
         self._started += 1
         name = f"w{self._started}"  # taken before anything is awaited: another start may come in between
         spec = WorkerSpec(revision, path, self._node, self._role, self._settings, self._log_level)
-        worker = Worker(spec, await asyncio.to_thread(self._sockets), name)
+        worker = Worker(spec, await asyncio.to_thread(self._sockets), name, self._budget)
         await worker.start()
         try:
             self._check_open()

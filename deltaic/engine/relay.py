@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import grpc
 
-from deltaic.engine.errors import OutOfTime, WorkerDied, WorkerStopping
+from deltaic.engine.ending import Cause
+from deltaic.engine.errors import OutOfTime, WorkerDied, WorkerHung, WorkerKilledForMemory, WorkerStopping
 from deltaic.engine.supervisor import Worker
 from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName
@@ -85,7 +86,18 @@ async def _meaning(error: grpc.RpcError, leased: LeasedWorker) -> DeltaicError:
 
 
 def _lost(leased: LeasedWorker) -> DeltaicError:
+    """What a caller is told whose worker is gone: what happened, and when it will probably be back."""
+    worker = leased.worker
     again = {"hint": "send the request again", "revision": str(leased.revision)}
-    if leased.worker.stopping:
+    if worker.stopping:
         return WorkerStopping("the worker was stopped before the answer was complete", **again)
-    return WorkerDied("the worker died while it answered", **again)
+    again["retry_after_ms"] = worker.retry_after_ms
+    if worker.last_end.text:
+        again["last_end"] = worker.last_end.text
+    match worker.last_end.cause:
+        case Cause.HUNG:
+            return WorkerHung("the worker hung while it answered, and was killed", **again)
+        case Cause.OUT_OF_MEMORY:
+            return WorkerKilledForMemory("memory ran out while the worker answered, and the kernel ended it", **again)
+        case _:
+            return WorkerDied("the worker died while it answered", **again)

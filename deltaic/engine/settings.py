@@ -2,7 +2,7 @@
 
 import os
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
 _MOST_THREADS = 8
 
@@ -26,6 +26,18 @@ class EngineSettings(BaseModel):
     )
     start_timeout: float = Field(60.0, gt=0, description="Seconds for a worker to load its model and decode a token.")
     drain_timeout: float = Field(30.0, ge=0, description="Seconds that running answers have when a worker is replaced.")
+
+    hang_timeout: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds without a step or a sign of life after which a worker is killed and started again; longer "
+        "than any step takes.",
+    )
+    memory_bytes: ByteSize = Field(
+        ByteSize(0),
+        ge=0,
+        description="Bytes of memory for all workers of this node, like 16GiB; 0 is what is available when one starts.",
+    )
 
     @property
     def batch_tokens(self) -> int:

@@ -1,8 +1,13 @@
-"""Keeps one worker answering: starts it, sees it die, starts it again with growing pauses, stops it after a drain."""
+"""Keeps one worker answering: starts it, sees it die or hang, starts it again with growing pauses, stops it.
+
+no room in memory -> NotEnoughMemory        started -> ready -> its heartbeats are listened to
+ended -> again after a pause                silent for hang_timeout -> killed -> again after a pause
+"""
 
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +15,11 @@ from pathlib import Path
 import psutil
 import structlog
 
+from deltaic.engine.ending import Cause, Ending
 from deltaic.engine.errors import WorkerRestarting, WorkerStopping
+from deltaic.engine.footprint import estimate
+from deltaic.engine.memory_budget import MemoryBudget
+from deltaic.engine.pulse import Pulse
 from deltaic.engine.worker_process import WorkerProcess, WorkerSpec
 from deltaic.errors import DeltaicError
 from deltaic.v1 import inference_pb2_grpc
@@ -25,9 +34,10 @@ MAX_SOCKET_BYTES = 100
 class Worker:
     """One revision, answered by one process at a time. All methods belong to the loop that called `start`."""
 
-    def __init__(self, spec: WorkerSpec, run_dir: Path, name: str) -> None:
-        """`run_dir` holds the sockets; `name` is unique in it and short."""
+    def __init__(self, spec: WorkerSpec, run_dir: Path, name: str, budget: MemoryBudget | None = None) -> None:
+        """`run_dir` holds the sockets; `name` is unique in it and short; a node's workers share one `budget`."""
         self._spec = spec
+        self._budget = budget or MemoryBudget(spec.settings.memory_bytes)
         self._run_dir = run_dir
         self._name = name
         self._incarnation = 0
@@ -39,7 +49,26 @@ class Worker:
         self._leases = 0
         self._stopping = False
         self._watch: asyncio.Task[None] | None = None
-        self._last_end = ""
+        self._last_end = Ending(Cause.DIED, "")
+        self._start_seconds = 0.0
+        self._pause = _FIRST_PAUSE
+        self.pulse = Pulse()
+        self.ends: Counter[Cause] = Counter()
+
+    @property
+    def name(self) -> str:
+        """Unique in its node."""
+        return self._name
+
+    @property
+    def last_end(self) -> Ending:
+        """How the last incarnation ended."""
+        return self._last_end
+
+    @property
+    def retry_after_ms(self) -> str:
+        """Milliseconds until a worker that has just ended will probably answer again, for the metadata of an error."""
+        return str(round(1000 * (self._pause + self._start_seconds)))
 
     @property
     def spec(self) -> WorkerSpec:
@@ -89,7 +118,8 @@ class Worker:
             raise WorkerRestarting(
                 f"the worker for {self._spec.revision.of_model} is being started again",
                 hint="send the request again in a few seconds",
-                last_end=self._last_end,
+                last_end=self._last_end.text,
+                retry_after_ms=self.retry_after_ms,
             ) from None
         if self._stopping or self._process is None:
             raise WorkerStopping("the worker is stopping", hint="send the request again")
@@ -107,7 +137,11 @@ class Worker:
     def stub(self) -> "inference_pb2_grpc.InferenceServiceAsyncStub":
         """The stub as it is now. Raises WorkerRestarting when nothing serves."""
         if self._process is None or not self._ready.is_set():
-            raise WorkerRestarting("the worker is being started again", hint="send the request again in a few seconds")
+            raise WorkerRestarting(
+                "the worker is being started again",
+                hint="send the request again in a few seconds",
+                retry_after_ms=self.retry_after_ms,
+            )
         return self._process.stub
 
     @contextmanager
@@ -142,45 +176,88 @@ class Worker:
             await asyncio.gather(self._watch, return_exceptions=True)
         if self._process is not None:
             await self._process.terminate()
+        self._budget.give_back(self._name)
         _log.info("worker.stopped", revision=str(self._spec.revision))
 
     async def _start_process(self) -> None:
+        """Raises WorkerFailed, of which NotEnoughMemory is one."""
         self._incarnation += 1
-        process = WorkerProcess(self._spec, self._run_dir / f"{self._name}.{self._incarnation}")
-        started = time.monotonic()
-        await process.start()
+        await self._take_memory()
+        try:
+            process = WorkerProcess(self._spec, self._run_dir / f"{self._name}.{self._incarnation}")
+            started = time.monotonic()
+            await process.start()
+        except BaseException:
+            self._budget.give_back(self._name)
+            raise
+        self._budget.started(self._name)
+        self._start_seconds = time.monotonic() - started
         self._process = process
         self._down.clear()
         self._ready.set()
-        seconds = round(time.monotonic() - started, 3)
+        seconds = round(self._start_seconds, 3)
         _log.info("worker.ready", revision=str(self._spec.revision), worker=process.pid, seconds=seconds)
 
+    async def _take_memory(self) -> None:
+        """Raises NotEnoughMemory. A file that is not there is left to the worker, which says so."""
+        with contextlib.suppress(OSError):
+            needed = await asyncio.to_thread(estimate, self._spec.path, self._spec.settings)
+            self._budget.grant(self._name, needed, f"the worker for {self._spec.revision.of_model}")
+
     async def _keep_alive(self) -> None:
-        """See the process die, start it again; the pause doubles while starts or short lives follow each other."""
-        pause = _FIRST_PAUSE
+        """See the process end, start it again; the pause doubles while starts or short lives follow each other."""
         while True:
             assert self._process is not None
             served_since = time.monotonic()
-            self._last_end = await self._process.wait()
+            self._last_end = await self._end_of(self._process)
             self._ready.clear()
             self._down.set()
-            _log.error("worker.died", revision=str(self._spec.revision), why=self._last_end)
+            self.ends[self._last_end.cause] += 1
+            why = self._last_end
+            _log.error("worker.died", revision=str(self._spec.revision), cause=why.cause, why=why.text)
             if time.monotonic() - served_since > _STEADY_SECONDS:
-                pause = _FIRST_PAUSE
+                self._pause = _FIRST_PAUSE
             await self._process.release()
-            pause = await self._restart(pause)
+            self._budget.give_back(self._name)
+            await self._restart()
 
-    async def _restart(self, pause: float) -> float:
-        """Try until it serves; the pause before the next death's restart."""
+    async def _end_of(self, process: WorkerProcess) -> Ending:
+        """Wait for the end of the process, and bring it about when its heart has stopped."""
+        limit = self._spec.settings.hang_timeout
+        silent = asyncio.create_task(self._silence_of(process, limit), name=f"pulse {self._name}")
+        ended = asyncio.create_task(process.wait(), name=f"end {self._name}")
+        try:
+            await asyncio.wait((silent, ended), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                return ended.result()
+            self._ready.clear()
+            _log.error("worker.hung", revision=str(self._spec.revision), worker=process.pid, seconds=limit)
+            process.send_kill()
+            await ended
+            return Ending(Cause.HUNG, f"it made no step and gave no sign of life for {limit:g} seconds, and was killed")
+        finally:
+            for task in (silent, ended):
+                task.cancel()
+            await asyncio.gather(silent, ended, return_exceptions=True)
+
+    async def _silence_of(self, process: WorkerProcess, limit: float) -> None:
+        """Return when the process is silent. A mistake of ours in listening must not end a worker."""
+        try:
+            await self.pulse.until_silent(process.worker_stub, limit)
+        except Exception:  # noqa: BLE001  # logged
+            _log.exception("worker.not_listened_to", revision=str(self._spec.revision))
+            await asyncio.Event().wait()
+
+    async def _restart(self) -> None:
+        """Try until it serves."""
         while True:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
             try:
                 await self._start_process()
             except Exception as error:  # noqa: BLE001  # whatever it was, nobody else would start this worker again
-                self._last_end = (
-                    error.message if isinstance(error, DeltaicError) else f"{type(error).__name__}: {error}"
-                )
-                _log.error("worker.restart_failed", why=self._last_end, pause=pause)  # one line
+                why = error.message if isinstance(error, DeltaicError) else f"{type(error).__name__}: {error}"
+                self._last_end = Ending(Cause.DIED, why)
+                _log.error("worker.restart_failed", why=why, pause=self._pause)  # one line
             else:
-                return pause
+                return

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -17,11 +16,13 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from deltaic.engine.control_group import MemoryGroup
+from deltaic.engine.ending import Ending, ending_of
 from deltaic.engine.errors import WorkerFailed
 from deltaic.engine.settings import EngineSettings
 from deltaic.names import RevisionName
 from deltaic.rpc.channel import open_channel
-from deltaic.v1 import inference_pb2, inference_pb2_grpc
+from deltaic.v1 import inference_pb2, inference_pb2_grpc, worker_pb2_grpc
 
 _log = structlog.get_logger(__name__)
 _POLL = 0.01
@@ -62,6 +63,8 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._forwarding: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
+        self._group = MemoryGroup(())
+        self._kills = 0
         self.context_tokens = 0
 
     @property
@@ -79,6 +82,12 @@ class WorkerProcess:
         assert self._channel is not None
         return inference_pb2_grpc.InferenceServiceStub(self._channel)
 
+    @property
+    def worker_stub(self) -> "worker_pb2_grpc.WorkerServiceAsyncStub":
+        """What only a supervisor asks; only after `start`."""
+        assert self._channel is not None
+        return worker_pb2_grpc.WorkerServiceStub(self._channel)
+
     async def start(self) -> None:
         """Return when the worker serves. Raises WorkerFailed; no process is left behind then."""
         self._socket.unlink(missing_ok=True)
@@ -92,6 +101,8 @@ class WorkerProcess:
                 start_new_session=True,
             )
             self._forwarding = asyncio.create_task(self._forward())
+            self._group = MemoryGroup.of(self._process.pid)
+            self._kills = self._group.kills()
             await self._wait_until_serving()
         except OSError as error:
             await asyncio.shield(self.kill())
@@ -100,8 +111,8 @@ class WorkerProcess:
             await asyncio.shield(self.kill())
             raise
 
-    async def wait(self) -> str:
-        """Wait for the end of the process; how it ended, in words."""
+    async def wait(self) -> Ending:
+        """Wait for the end of the process; how it ended."""
         assert self._process is not None
         assert self._forwarding is not None
         status = await self._process.wait()
@@ -121,10 +132,14 @@ class WorkerProcess:
 
     async def kill(self) -> None:
         """SIGKILL at once, then release what belongs to the process."""
+        self.send_kill()
+        await self.release()
+
+    def send_kill(self) -> None:
+        """SIGKILL, which ends a stopped process too; `wait` says when it has."""
         if self._process is not None and self.alive:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-        await self.release()
 
     async def release(self) -> None:
         """After the end of the process: reap it, end its log, close the channel, remove the socket."""
@@ -159,7 +174,8 @@ class WorkerProcess:
             if ended.done():
                 assert self._forwarding is not None
                 await self._forwarding
-                raise WorkerFailed(f"no worker for {self._spec.revision.of_model}: {self._ending(ended.result())}")
+                why = self._ending(ended.result()).text
+                raise WorkerFailed(f"no worker for {self._spec.revision.of_model}: {why}")
             raise WorkerFailed(
                 f"the worker for {self._spec.revision.of_model} was not ready within {timeout:g} seconds",
                 hint="raise engine.start_timeout, or use a smaller model",
@@ -226,14 +242,12 @@ class WorkerProcess:
         )
         emit(str(fields.get("event", "worker.log")), worker=self.pid, **_values(fields))
 
-    def _ending(self, status: int) -> str:
+    def _ending(self, status: int) -> Ending:
         """What a person should read about the end: the worker's own last word, or the crash's."""
-        if self._failure:
-            return self._failure
         crash = next((line for line in self._raw if any(mark in line for mark in _CRASH_MARKS)), "")
-        last = crash or (self._raw[-1] if self._raw else "")
-        how = f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it exited with status {status}"
-        return f"{how} ({last})" if last else how
+        last = self._failure or crash or (self._raw[-1] if self._raw else "")
+        out_of_memory = self._group.kills() > self._kills
+        return ending_of(status, last, explained=bool(self._failure), out_of_memory=out_of_memory)
 
 
 def _values(fields: dict[str, object]) -> dict[str, object]:

@@ -18,15 +18,17 @@ import structlog
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.worker.executor import Executor
 from deltaic.engine.worker.inference_servicer import ROLES, InferenceServicer, Origin
-from deltaic.engine.worker.process_limits import die_with_parent, leave_no_core
+from deltaic.engine.worker.process_limits import die_with_parent, go_first_when_memory_runs_out, leave_no_core
+from deltaic.engine.worker.worker_servicer import WithoutAdapters, WorkerServicer
 from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName
 from deltaic.rpc.server import Server
 from deltaic.runtime.logs import configure_logs
-from deltaic.v1 import inference_pb2_grpc
+from deltaic.v1 import inference_pb2_grpc, worker_pb2_grpc
 
 _log = structlog.get_logger(__name__)
 _SERVICE = "deltaic.v1.InferenceService"
+_WORKER_SERVICE = "deltaic.v1.WorkerService"
 _STOP_GRACE = 2.0
 
 
@@ -37,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     # A call that is cut off at the end is no error; every other exception of a handler is answered and logged by ours.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     leave_no_core()
+    go_first_when_memory_runs_out()
     try:
         if arguments.parent:
             die_with_parent(arguments.parent)
@@ -86,6 +89,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     server = Server(f"unix:{arguments.socket}")
     servicer = InferenceServicer(executor, origin)
     server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer, _SERVICE)
+    watched = WorkerServicer(executor.vitals, WithoutAdapters())
+    server.add(worker_pb2_grpc.add_WorkerServiceServicer_to_server, watched, _WORKER_SERVICE)
     async with server.running(grace=_STOP_GRACE, serving=False):
         executor.start()
         stopping = asyncio.create_task(stop.wait())

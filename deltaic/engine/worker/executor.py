@@ -19,6 +19,7 @@ from deltaic.engine.worker.answering import Answer, Event, Job
 from deltaic.engine.worker.context import Context
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.native_log import NativeLog
+from deltaic.engine.worker.process_limits import name_thread
 from deltaic.engine.worker.sampling import SamplerChain
 from deltaic.engine.worker.scheduler import Feed, Scheduler, Sequence, Step
 from deltaic.engine.worker.vitals import IDLE_SECONDS, Backend, How, Load, Vitals
@@ -93,6 +94,7 @@ class Executor:
         self._thread.join()
 
     def _run(self) -> None:
+        name_thread("executor")
         try:
             self._load()
             while self._turn():

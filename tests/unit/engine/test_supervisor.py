@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deltaic.engine.ending import Cause, Ending
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.supervisor import Worker
 from deltaic.engine.worker_process import WorkerProcess, WorkerSpec
@@ -24,11 +25,11 @@ async def test_a_start_that_fails_as_nobody_foresaw_is_followed_by_another(
         if starts == 2:
             raise RuntimeError("can't start new thread")
 
-    async def wait(_: WorkerProcess) -> str:
+    async def wait(_: WorkerProcess) -> Ending:
         if starts > 1:
             ends.set()
             await asyncio.Event().wait()
-        return "it was ended by SIGKILL"
+        return Ending(Cause.DIED, "it was ended by SIGKILL")
 
     monkeypatch.setattr(WorkerProcess, "start", start)
     monkeypatch.setattr(WorkerProcess, "wait", wait)
