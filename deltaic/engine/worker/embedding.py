@@ -71,14 +71,14 @@ class Embedder:
     def expired(self, now: float) -> list[int]:
         return [identifier for identifier, job in self._jobs if job.deadline <= now]
 
-    def step(self, most: int) -> tuple[int, EmbedJob, Embedded] | None:
+    def step(self, most: int) -> tuple[EmbedJob, Embedded] | None:
         """Read at most `most` tokens of the first job (a text that must be read whole is); the job if it is done.
 
         Raises DecodeFailed, and WorkerFailed when there is no memory for the context.
         """
         if self._context is None:
             self._open()
-        identifier, job = self._jobs[0]
+        _, job = self._jobs[0]
         text = job.inputs[len(job.vectors)]
         count = len(text) if self._pooled else min(len(text) - job.at, most, self._capacity)
         states = self._read(text[job.at : job.at + count], job.at)
@@ -92,7 +92,7 @@ class Embedder:
         if len(job.vectors) < len(job.inputs):
             return None
         self._jobs.popleft()
-        return identifier, job, Embedded(tuple(job.vectors), sum(map(len, job.inputs)))
+        return job, Embedded(tuple(job.vectors), sum(map(len, job.inputs)))
 
     def close(self) -> None:
         if self._context is not None:

@@ -1,12 +1,13 @@
 """The thread that owns the native context. Everything else speaks to it through one queue.
 
-Each turn of its loop: take commands, drop what is cancelled or too late, schedule, decode, sample, deliver.
+Each turn of its loop: take commands, drop what is cancelled or too late, give out slots, decode a step, choose tokens,
+read a piece of what is to be embedded, post what there is to say.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +15,34 @@ from pathlib import Path
 import structlog
 
 from deltaic.engine.errors import OutOfTime, QueueFull, WorkerStopping
+from deltaic.engine.scheduling.memory import Memory
+from deltaic.engine.scheduling.pace import Pace
+from deltaic.engine.scheduling.request import Request, Scope
+from deltaic.engine.scheduling.scheduler import Feed, Limits, Scheduler, Step
 from deltaic.engine.settings import EngineSettings
-from deltaic.engine.worker.answering import Answer, Event, Job
+from deltaic.engine.worker.adapters import AdapterShelf
+from deltaic.engine.worker.answering import Answer, Deliver, Event
+from deltaic.engine.worker.commands import Ask, Cancel, Command, Embed, LoadAdapter, Stop, UnloadAdapter
 from deltaic.engine.worker.context import Context
+from deltaic.engine.worker.embedding import Embedder, EmbedJob
+from deltaic.engine.worker.job import Job
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.native_log import NativeLog
-from deltaic.engine.worker.process_limits import name_thread
-from deltaic.engine.worker.sampling import SamplerChain
-from deltaic.engine.worker.scheduler import Feed, Scheduler, Sequence, Step
+from deltaic.engine.worker.sampling import Sampler
+from deltaic.engine.worker.states import SlotStates
 from deltaic.engine.worker.vitals import IDLE_SECONDS, Backend, How, Load, Vitals
+from deltaic.errors import DeltaicError
+from deltaic.v1 import inference_pb2
 
 _log = structlog.get_logger(__name__)
+_HOW = {
+    inference_pb2.Completion.FINISH_REASON_STOP: How.STOP,
+    inference_pb2.Completion.FINISH_REASON_LENGTH: How.LENGTH,
+    inference_pb2.Completion.FINISH_REASON_TOOL_CALLS: How.TOOL_CALLS,
+}
+
+Post = list[tuple[Deliver, list[Event]]]
+"""What one turn has to say to whom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,88 +53,113 @@ class Loaded:
     context_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Submit:
-    identifier: int
-    answer: Answer
-
-
-@dataclass(frozen=True, slots=True)
-class _Cancel:
-    identifier: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    pass
-
-
-_Command = _Submit | _Cancel | _Stop
+def _at_once(post: Post) -> None:
+    for deliver, events in post:
+        deliver(events)
 
 
 @dataclass(slots=True)
 class Executor:
     """Start it, await `loaded`, then submit and cancel from any thread.
 
-    `on_death` is called from the thread when the model cannot be loaded or decoded; the process should end then.
+    `on_death` is called from the thread when the model cannot be loaded or decoded; the process should end then. `post`
+    is called from the thread with all that a turn has to deliver.
     """
 
     path: Path
     settings: EngineSettings
     on_death: Callable[[BaseException], None]
+    post: Callable[[Post], None] = _at_once
     loaded: "Future[Loaded]" = field(default_factory=Future)
     vitals: Vitals = field(default_factory=Vitals)
-    _commands: "queue.SimpleQueue[_Command]" = field(default_factory=queue.SimpleQueue)
-    _answers: dict[int, Answer] = field(default_factory=dict)
-    _scheduler: Scheduler = field(init=False)
+    _commands: "queue.SimpleQueue[Command]" = field(default_factory=queue.SimpleQueue)
+    _answers: dict[int, list[Answer]] = field(default_factory=dict)
+    _outbox: Post = field(default_factory=list)
     _thread: threading.Thread = field(init=False)
     _model: Model = field(init=False)
     _context: Context = field(init=False)
+    _states: SlotStates = field(init=False)
+    _scheduler: Scheduler = field(init=False)
+    _adapters: AdapterShelf = field(init=False)
+    _embedder: Embedder = field(init=False)
 
     def __post_init__(self) -> None:
-        self._scheduler = Scheduler(self.settings.slots, self.settings.prefill_chunk, self.settings.queue)
         self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
+
+    # ---- from any thread ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, identifier: int, job: Job, arrived: float, deliver: Callable[[list[Event]], None]) -> None:
-        """Queue a job. `deliver` is called from the executor's thread, at most once a step."""
-        self._commands.put(_Submit(identifier, Answer(job, deliver, arrived)))
+    def submit(self, identifier: int, job: Job, arrived: float, deliver: Deliver) -> None:
+        """Queue a job. `deliver` gets its events through `post`, at most once a step."""
+        self._commands.put(Ask(identifier, job, arrived, deliver))
+
+    def embed(self, identifier: int, job: EmbedJob) -> None:
+        self._commands.put(Embed(identifier, job))
 
     def cancel(self, identifier: int) -> None:
         """Free what the job holds before the next step; nothing is delivered any more."""
-        self._commands.put(_Cancel(identifier))
+        self._commands.put(Cancel(identifier))
+
+    def load_adapter(self, name: str, path: Path) -> "Future[None]":
+        """Between two steps. Fails with what `AdapterShelf.load` raises."""
+        command = LoadAdapter(name, path)
+        self._commands.put(command)
+        return command.done
+
+    def unload_adapter(self, name: str) -> "Future[None]":
+        """Between two steps. Fails with what `AdapterShelf.unload` raises."""
+        command = UnloadAdapter(name)
+        self._commands.put(command)
+        return command.done
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that requests may use."""
+        return self._adapters.names if self.loaded.done() else ()
 
     def stop(self) -> None:
         """End the thread after the step that runs now; jobs still there fail with WorkerStopping."""
-        self._commands.put(_Stop())
+        self._commands.put(Stop())
         self._thread.join()
 
+    # ---- the thread ---------------------------------------------------------------------------------------------
+
     def _run(self) -> None:
-        name_thread("executor")
         try:
             self._load()
-            while self._turn():
-                continue
+            while self._take_commands():
+                self._turn()
         except BaseException as error:  # noqa: BLE001  # handed to whoever ends the process
             self.on_death(error)
             return
-        for identifier, answer in list(self._answers.items()):
-            self._end(identifier, How.FAILED)
-            answer.deliver([WorkerStopping("the worker is stopping", hint="send the request again")])
+        for identifier in list(self._answers):
+            self._fail(identifier, WorkerStopping("the worker is stopping", hint="send the request again"), How.FAILED)
+        self._send()
+        self._embedder.close()
         self._context.close()
         self._model.close()
 
     def _load(self) -> None:
-        """Load, then decode one token: a worker that says it serves has served."""
+        """Load, then decode two tokens: a worker that says it serves has served."""
         log = NativeLog()
         log.install()
         started = time.monotonic()
         self._model = Model(self.path, log, gpu_layers=self.settings.gpu_layers)
         self._context = Context(self._model, self.settings)
-        self._context.decode(Step(feeds=(Feed(0, 0, 0, (self._model.first_token,), sample=True),)))
-        self._context.clear(0)
+        self._states = SlotStates(self._context)
+        self._adapters = AdapterShelf(self._model, self._context.pointer, log)
+        self._embedder = Embedder(self._model, self.settings)
+        limits = Limits(
+            self.settings.slots,
+            self.settings.queue,
+            self._context.batch_tokens,
+            self.settings.prefill_chunk,
+            self.settings.patience,
+        )
+        memory = Memory(self.settings.slots, self.settings.prefix_bytes, self._try())
+        self._scheduler = Scheduler(limits, memory, Pace(self.settings.gap))
         _log.info(
             "model.loaded",
             file=self.path.name,
@@ -132,95 +175,216 @@ class Executor:
         )
         self.loaded.set_result(Loaded(self._model, self._context.context_tokens))
 
-    def _turn(self) -> bool:
-        """One step. False when told to stop."""
-        if not self._take_commands():
-            return False
+    def _try(self) -> int:
+        """Decode two tokens; the bytes by which a state grows with a token."""
+        sizes = []
+        for position in range(2):
+            self._context.decode(Step((Feed("", 0, position, (self._model.first_token,), sample=True),)))
+            sizes.append(self._context.state_bytes(0))
+        self._context.keep(0, 0)
+        return max(sizes[1] - sizes[0], 1)
+
+    def _turn(self) -> None:
         now = time.monotonic()
-        for identifier in self._scheduler.expired(now):
-            answer = self._end(identifier, How.DEADLINE)
-            if answer:
-                answer.deliver([OutOfTime("the deadline passed before the answer was complete")])
+        self._drop_expired(now)
+        self._admit(now)
         step = self._scheduler.schedule()
-        for slot in step.cleared:
-            self._context.clear(slot)
-        for identifier in step.admitted:
-            self._admit(identifier, now)
         if step.feeds:
             self._step(step)
-        load = Load(self._scheduler.running, self._scheduler.waiting, kv_tokens=self._scheduler.kv_tokens)
-        self.vitals.beat(time.monotonic(), load)
-        return True
+        if not self._embedder.idle:
+            self._embed_some()
+        self._send()
+        self.vitals.beat(time.monotonic(), self._load_now())
+
+    def _send(self) -> None:
+        if self._outbox:
+            post, self._outbox = self._outbox, []
+            self.post(post)
+
+    def _load_now(self) -> Load:
+        scheduler = self._scheduler
+        return Load(
+            running=scheduler.running,
+            waiting=scheduler.waiting + self._embedder.waiting,
+            parked=scheduler.parked,
+            kv_tokens=scheduler.memory.tokens,
+            prefix_bytes=self._states.bytes,
+        )
+
+    # ---- commands -----------------------------------------------------------------------------------------------
 
     def _take_commands(self) -> bool:
-        """All that have arrived; waits for one, but not longer than a beat, when there is nothing to decode."""
-        wait = self._scheduler.idle
+        """All that have arrived; waits for one, but not longer than a beat, when there is nothing to do."""
+        wait = self._scheduler.idle and self._embedder.idle
         while wait or not self._commands.empty():
             try:
                 command = self._commands.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 return True
             wait = False
-            match command:
-                case _Submit(identifier, answer):
-                    self._accept(identifier, answer)
-                case _Cancel(identifier):
-                    self._end(identifier, How.CANCELLED)
-                case _Stop():
-                    return False
+            if isinstance(command, Stop):
+                return False
+            self._obey(command)
         return True
 
-    def _accept(self, identifier: int, answer: Answer) -> None:
-        job = answer.job
-        try:
-            self._scheduler.add(Sequence(identifier, job.prompt, job.budget, job.deadline))
-        except QueueFull as error:
-            self.vitals.count_finished(How.REFUSED)
-            answer.deliver([error])
-        else:
-            self._answers[identifier] = answer
+    def _obey(self, command: Command) -> None:
+        match command:
+            case Ask(identifier, job, arrived, deliver):
+                self._accept(identifier, job, arrived, deliver)
+            case Embed(identifier, embed_job):
+                self._accept_embedding(identifier, embed_job)
+            case Cancel(identifier):
+                self._end(identifier, How.CANCELLED)
+            case LoadAdapter(name, path, done):
+                _settle(done, lambda: self._adapters.load(name, path))
+            case UnloadAdapter(name, done):
+                _settle(done, lambda: self._adapters.unload(name))
 
-    def _admit(self, identifier: int, now: float) -> None:
-        answer = self._answers[identifier]
-        answer.admitted = now
-        self.vitals.observe_queue(now - answer.arrived)
-        self.vitals.count_prompt(len(answer.job.prompt))
-        answer.sampler = SamplerChain(answer.job.sampling, self._model.vocabulary_size, answer.job.prompt)
+    def _accept(self, identifier: int, job: Job, arrived: float, deliver: Deliver) -> None:
+        """Put all choices of a job into the queue, or say why not."""
+        adapters = None
+        try:
+            adapters = self._adapters.take(job.adapters)
+            scope = Scope(job.tenant, adapters)
+            requests = [
+                Request((identifier, choice), job.prompt, job.budget, arrived, job.deadline, job.priority, scope)
+                for choice in range(job.choices)
+            ]
+            self._scheduler.add(requests, time.monotonic())
+        except DeltaicError as error:
+            self._adapters.give_back(adapters or ())
+            self.vitals.count_finished(How.REFUSED)
+            self._outbox.append((deliver, [error]))
+        else:
+            self._answers[identifier] = [
+                Answer(identifier, job, choice, deliver, arrived, adapters) for choice in range(job.choices)
+            ]
+
+    def _accept_embedding(self, identifier: int, job: EmbedJob) -> None:
+        if self._embedder.waiting > self.settings.queue:
+            self.vitals.count_finished(How.REFUSED)
+            error = QueueFull(
+                f"{self._embedder.waiting} requests already wait to be embedded",
+                hint="try again in a second, or raise engine.queue",
+                retry_after_ms="1000",
+            )
+            self._outbox.append((job.deliver, [error]))
+            return
+        self._embedder.add(identifier, job)
+
+    # ---- steps --------------------------------------------------------------------------------------------------
+
+    def _admit(self, now: float) -> None:
+        preempted = self._scheduler.preemptions
+        for request in self._states.do(self._scheduler.admit(now), self._scheduler):
+            answer = self._answer(request)
+            if not answer.admitted:
+                answer.admitted = now
+                answer.cached = self._scheduler.request(request).cached
+                self.vitals.observe_queue(now - answer.arrived)
+                self.vitals.count_prompt(len(answer.job.prompt), answer.cached)
+        for _ in range(self._scheduler.preemptions - preempted):
+            self.vitals.count_preemption()
 
     def _step(self, step: Step) -> None:
+        self._adapters.apply(step.adapters)
         started = time.monotonic()
         outputs = self._context.decode(step)
-        self.vitals.observe_step(time.monotonic() - started, step.tokens)
-        sampled, ended = {}, []
-        for identifier, output in outputs.items():
-            answer = self._answers[identifier]
-            assert answer.sampler is not None
-            token = sampled[identifier] = answer.sampler.sample(self._context.pointer, output)
-            piece = None if self._model.ends(token) else self._model.piece(token)
-            now = time.monotonic()
-            self._note_token(answer, now)
-            events, complete = answer.take(piece, now)
-            if events:
-                answer.deliver(events)
-            if complete:
-                ended.append((identifier, How.LENGTH if piece is not None and not answer.text.stopped else How.STOP))
-        self._scheduler.update(step, sampled, ())
-        for identifier, how in ended:
-            self._end(identifier, how)
+        seconds = time.monotonic() - started
+        self.vitals.observe_step(seconds, step.tokens)
+        sampled: dict[Hashable, int] = {}
+        complete: list[Answer] = []
+        for request, output in outputs.items():
+            answer = self._answer(request)
+            sampled[request], done = self._choose(answer, output)
+            if done:
+                complete.append(answer)
+        self._scheduler.update(step, sampled, seconds)
+        for answer in complete:
+            self._complete(answer)
 
-    def _note_token(self, answer: Answer, now: float) -> None:
+    def _choose(self, answer: Answer, output: int) -> tuple[int, bool]:
+        """The next token of a choice, and whether that was its last."""
+        job, context = answer.job, self._context.pointer
+        if answer.sampler is None:
+            seed = (job.sampling.seed + answer.choice) & 0xFFFFFFFF
+            answer.sampler = Sampler(job.sampling, job.grammar, self._model, job.prompt, seed)
+        token = answer.sampler.sample(context, output)
+        logprob = None
+        if job.top_logprobs is not None:
+            logprob = answer.sampler.logprobs(context, output, token, job.top_logprobs)
+        answer.sampler.accept(token)
+        now = time.monotonic()
         if answer.first:
             self.vitals.observe_inter_token(now - answer.last)
         else:
             self.vitals.observe_first_token(now - answer.arrived)
-        answer.last = now
         self.vitals.count_generated()
+        events, finished = answer.take(None if self._model.ends(token) else self._model.piece(token), now, logprob)
+        if events:
+            self._outbox.append((answer.deliver, events))
+        if finished is not None:
+            self.vitals.count_finished(_HOW[finished.reason])
+        return token, finished is not None
 
-    def _end(self, identifier: int, how: How) -> Answer | None:
-        """Take a job out, wherever it is, and free what it holds."""
-        self._scheduler.remove(identifier)
-        answer = self._answers.pop(identifier, None)
-        if answer:
-            self.vitals.count_finished(how)
+    def _complete(self, answer: Answer) -> None:
+        """A choice has its end; the job ends with its last choice."""
+        self._scheduler.finish((answer.identifier, answer.choice))
+        answer.close()
+        answers = self._answers[answer.identifier]
+        answers.remove(answer)
+        if not answers:
+            self._adapters.give_back(answer.adapters)
+            del self._answers[answer.identifier]
+
+    def _answer(self, request: Hashable) -> Answer:
+        assert isinstance(request, tuple)
+        identifier, choice = request
+        return next(answer for answer in self._answers[identifier] if answer.choice == choice)
+
+    def _embed_some(self) -> None:
+        most = self._scheduler.pace.chunk(self._scheduler.running, self._context.batch_tokens)
+        done = self._embedder.step(most)
+        if done is not None:
+            job, embedded = done
+            self._outbox.append((job.deliver, [embedded]))
+            self.vitals.count_finished(How.EMBEDDED)
+
+    # ---- ends ---------------------------------------------------------------------------------------------------
+
+    def _drop_expired(self, now: float) -> None:
+        late = {request[0] for request in self._scheduler.expired(now) if isinstance(request, tuple)}
+        for identifier in late | set(self._embedder.expired(now)):
+            self._fail(identifier, OutOfTime("the deadline passed before the answer was complete"), How.DEADLINE)
+
+    def _fail(self, identifier: int, error: DeltaicError, how: How) -> None:
+        """End a job with an error for its caller."""
+        deliver = self._end(identifier, how)
+        if deliver is not None:
+            self._outbox.append((deliver, [error]))
+
+    def _end(self, identifier: int, how: How) -> Deliver | None:
+        """Take a job out, wherever it is, and free what it holds; who waits for it."""
+        answers = self._answers.pop(identifier, [])
+        for answer in answers:
+            self._states.do(self._scheduler.remove((identifier, answer.choice)), self._scheduler)
             answer.close()
-        return answer
+        if answers:
+            self._adapters.give_back(answers[0].adapters)
+            self.vitals.count_finished(how)
+            return answers[0].deliver
+        job = self._embedder.remove(identifier)
+        if job is None:
+            return None
+        self.vitals.count_finished(how)
+        return job.deliver
+
+
+def _settle(done: "Future[None]", work: Callable[[], None]) -> None:
+    """Do it and tell whoever waits."""
+    try:
+        work()
+    except DeltaicError as error:
+        done.set_exception(error)
+    else:
+        done.set_result(None)
