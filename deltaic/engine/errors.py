@@ -11,7 +11,8 @@ NotFound
 AlreadyExists
 └── AdapterNameTaken      another file is loaded under that name
 ResourceExhausted
-└── QueueFull             too many requests wait for a slot
+├── QueueFull             too many requests wait for a slot
+└── DeadlineTooShort      the answer is not expected to be complete by its deadline
 FailedPrecondition
 ├── NoAdaptersHere        this worker loads no adapters
 └── WorkerFailed          a worker could not be started: the model file, the settings or the memory are wrong
@@ -71,6 +72,10 @@ class QueueFull(ResourceExhausted):
 
 class NoAdaptersHere(FailedPrecondition):
     reason = "NO_ADAPTERS_HERE"
+
+
+class DeadlineTooShort(ResourceExhausted):
+    reason = "DEADLINE_TOO_SHORT"
 
 
 class WorkerFailed(FailedPrecondition):

@@ -21,8 +21,28 @@ class EngineSettings(BaseModel):
     )
     queue: int = Field(64, ge=0, description="Requests that may wait for a slot before further ones are refused.")
     gpu_layers: int = Field(0, ge=-1, description="Layers of the model to put on a GPU; -1 is all of them.")
+    batch_tokens: int = Field(
+        512, ge=16, le=8192, description="Most tokens of one decode call; more reads prompts a little faster."
+    )
     prefill_chunk: int = Field(
-        128, ge=1, le=2048, description="Prompt tokens read in one step; smaller lets other answers flow more evenly."
+        192,
+        ge=1,
+        le=8192,
+        description="Prompts up to so many tokens are read in one piece beside running answers; longer ones in chunks.",
+    )
+    gap: float = Field(
+        2.2,
+        ge=1.1,
+        le=100,
+        description="How many times longer than usual the time between two tokens may be while a long prompt is read.",
+    )
+    prefix_bytes: ByteSize = Field(
+        ByteSize(256 << 20),
+        ge=0,
+        description="Bytes of memory for states of prompts and of parked requests, beside the slots, like 1GiB.",
+    )
+    patience: float = Field(
+        20.0, gt=0, description="Seconds of waiting after which a request counts as one priority class higher."
     )
     start_timeout: float = Field(60.0, gt=0, description="Seconds for a worker to load its model and decode a token.")
     drain_timeout: float = Field(30.0, ge=0, description="Seconds that running answers have when a worker is replaced.")
@@ -38,11 +58,6 @@ class EngineSettings(BaseModel):
         ge=0,
         description="Bytes of memory for all workers of this node, like 16GiB; 0 is what is available when one starts.",
     )
-
-    @property
-    def batch_tokens(self) -> int:
-        """Most tokens of one decode call: one for each slot beside one chunk of prompts. llama.cpp aborts above it."""
-        return self.slots + self.prefill_chunk
 
     def resolved_threads(self) -> int:
         """`threads`, or the cores that this process may run on, at most 8.

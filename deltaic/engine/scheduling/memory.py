@@ -89,11 +89,11 @@ class Memory:
         if request.parked is not None:
             slot, place = self._resume(request, moves)
         elif idle.held is not None and idle.tokens >= max(other.tokens, WORTH_KEEPING):
+            assert idle.held.slot is not None
             slot = idle.held.slot
-            assert slot is not None
             place = Place(request.id, slot, idle.tokens)
         else:
-            slot, place = self._bring(request, other, moves)
+            slot, place = self._bring(request, other)
         if request.parked is None:
             stays = place.tokens if place.kept is None and place.source is None else 0
             moves[:0] = self._rescue(slot, stays, sparing=place.kept)
@@ -155,7 +155,7 @@ class Memory:
 
     # ---- inside -------------------------------------------------------------------------------------------------
 
-    def _bring(self, request: Request, other: Origin, moves: list[Move]) -> tuple[int, Place]:
+    def _bring(self, request: Request, other: Origin) -> tuple[int, Place]:
         """The slot that is missed least, and the prompt's beginning in it from wherever it is."""
         empty = next((slot for slot in self._idle if slot not in self._in_slot), None)
         slot = next(iter(self._idle)) if empty is None else empty

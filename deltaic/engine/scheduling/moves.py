@@ -1,4 +1,4 @@
-"""What is to be done to the memory of slots before a step. In the order given; each is done before the next is begun."""
+"""What is to be done to the memory of slots before a step, one after the other in the order given."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass

@@ -34,6 +34,8 @@ class Request:
     slot: int = -1
     cached: int = 0
     since_admitted: int = 0
+    reads_long: bool = False
+    """Whether it had much to read when it got its slot: then it goes on in chunks to the end."""
     charged: bool = False
     parked: int | None = None
     """The stored state that it goes on from, while it is set aside."""

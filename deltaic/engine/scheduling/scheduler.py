@@ -150,17 +150,18 @@ class Scheduler:
             if request is None:
                 break
             if not self.memory.free:
-                victim = self._victim(request, now)
+                victim = self._victim(request)
                 if victim is None:
                     break
                 moves += self._park(victim)
-            moves += self._take(request)
+            moves += self._take(request, now)
         return moves
 
     def placed(self, identifier: Hashable, tokens: int) -> None:
         """What a Place brought: the state of the request's first `tokens` tokens is in its slot."""
         request = self._running[identifier]
         request.fed = tokens
+        request.reads_long = request.unread > self.limits.short
         if not request.generated:
             request.cached = tokens
         self.memory.grown(request)
@@ -180,8 +181,8 @@ class Scheduler:
                 return request
         return None
 
-    def _take(self, request: Request) -> list[Move]:
-        self._waiting.remove(request.id)
+    def _take(self, request: Request, now: float) -> list[Move]:
+        self._waiting.take(request, now)
         idle, other, _ = self.memory.nearest(request)
         moves = self.memory.take(request, idle, other)
         request.since_admitted = 0
@@ -195,7 +196,7 @@ class Scheduler:
         self.preemptions += 1
         return moves
 
-    def _victim(self, request: Request, now: float) -> Request | None:
+    def _victim(self, request: Request) -> Request | None:
         """Whom to set aside for `request`: a lower class, or a tenant that was served far more than its share."""
         served = self.shares.served(request.scope.tenant) + self.limits.share_gap
         holds = Counter(each.scope.tenant for each in self._running.values())
@@ -267,16 +268,15 @@ class Scheduler:
         chunk = self.pace.chunk(decoding, room)
         counts: dict[Hashable, int] = {}
         if decoding:
-            long = [each for each in readers if each.unread > self.limits.short]
+            long = any(each.reads_long for each in readers)
             left = min(max(self.limits.short, chunk), room - (chunk // 2 if long else 0))
-            short_used = 0
             for each in sorted(readers, key=lambda one: one.arrived):
-                if each.unread <= min(self.limits.short, left):
+                if not each.reads_long and each.unread <= left:
                     counts[each.id] = each.unread
                     left -= each.unread
-                    short_used += each.unread
-            chunk = max(chunk - short_used, chunk // 2, 1)
-            room -= short_used
+            used = sum(counts.values())
+            chunk = max(chunk - used, chunk // 2, 1)
+            room -= used
         rest = sorted((each for each in readers if each.id not in counts), key=lambda one: one.arrived)
         left = min(chunk, room)
         for each in rest:

@@ -1,8 +1,8 @@
 """Fair shares between tenants: a counter of what each was served, and the smallest goes first.
 
-The virtual token counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024): a prompt token counts
-1, a generated one 2, and a tenant that comes back from doing nothing starts level with the least served of those who
-are active, so that nobody saves up idle time.
+The virtual token counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024): a prompt token
+counts 1, a generated one 2, and a tenant that comes back from doing nothing starts level with the least served of those
+who are active, so that nobody saves up idle time.
 """
 
 PROMPT_WEIGHT = 1.0

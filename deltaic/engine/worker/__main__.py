@@ -16,10 +16,10 @@ from typing import NoReturn
 import structlog
 
 from deltaic.engine.settings import EngineSettings
-from deltaic.engine.worker.executor import Executor
+from deltaic.engine.worker.executor import Executor, Post
 from deltaic.engine.worker.inference_servicer import ROLES, InferenceServicer, Origin
 from deltaic.engine.worker.process_limits import die_with_parent, go_first_when_memory_runs_out, leave_no_core
-from deltaic.engine.worker.worker_servicer import WithoutAdapters, WorkerServicer
+from deltaic.engine.worker.worker_servicer import WorkerServicer
 from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName
 from deltaic.rpc.server import Server
@@ -79,17 +79,40 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _hand_out(post: Post) -> None:
+    """On the loop: give everybody what a turn has for them."""
+    for deliver, events in post:
+        deliver(events)
+
+
+class _Adapters:
+    """`AdapterCommands` by the executor's thread."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    async def load(self, name: str, path: Path) -> None:
+        await asyncio.wrap_future(self._executor.load_adapter(name, path))
+
+    async def unload(self, name: str) -> None:
+        await asyncio.wrap_future(self._executor.unload_adapter(name))
+
+
 async def _serve(arguments: argparse.Namespace) -> None:
     """Listen, load, report SERVING, wait for SIGTERM. A model that cannot be loaded or decoded ends the process."""
     settings = EngineSettings.model_validate({name: getattr(arguments, name) for name in EngineSettings.model_fields})
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    executor = Executor(arguments.model, settings, on_death=_die)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+    def post(what: Post) -> None:
+        loop.call_soon_threadsafe(_hand_out, what)
+
+    executor = Executor(arguments.model, settings, on_death=_die, post=post)
     origin = Origin(RevisionName.parse(arguments.revision), arguments.node, arguments.role)
     server = Server(f"unix:{arguments.socket}")
     servicer = InferenceServicer(executor, origin)
     server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer, _SERVICE)
-    watched = WorkerServicer(executor.vitals, WithoutAdapters())
+    watched = WorkerServicer(executor.vitals, _Adapters(executor))
     server.add(worker_pb2_grpc.add_WorkerServiceServicer_to_server, watched, _WORKER_SERVICE)
     async with server.running(grace=_STOP_GRACE, serving=False):
         executor.start()

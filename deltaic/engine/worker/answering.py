@@ -1,4 +1,4 @@
-"""One choice of one job inside the executor: its sampler, its text, its times, and the events that its caller receives."""
+"""One choice of one job inside the executor: its sampler, its text, its times, and the events for its caller."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

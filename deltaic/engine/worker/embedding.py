@@ -15,7 +15,7 @@ from deltaic.engine.scheduling.request import Scope
 from deltaic.engine.scheduling.scheduler import Feed, Step
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.worker.answering import Deliver, Embedded
-from deltaic.engine.worker.context import DecodeFailed, Batch
+from deltaic.engine.worker.context import Batch, DecodeFailed
 from deltaic.engine.worker.model import Model
 
 _POOLING_NONE, _POOLING_UNSPECIFIED = 0, -1
@@ -107,7 +107,9 @@ class Embedder:
         parameters.n_seq_max = 1
         parameters.embeddings = True
         parameters.pooling_type = _POOLING_UNSPECIFIED
-        parameters.n_batch = parameters.n_ubatch = longest if self.model.pools else min(longest, self.settings.batch_tokens)
+        parameters.n_batch = parameters.n_ubatch = (
+            longest if self.model.pools else min(longest, self.settings.batch_tokens)
+        )
         parameters.n_threads = parameters.n_threads_batch = self.settings.resolved_threads()
         self._context = native.llama_init_from_model(self.model.pointer, parameters)
         if not self._context:
@@ -118,7 +120,7 @@ class Embedder:
         self._batch = Batch(native, self._capacity)
 
     def _read(self, tokens: tuple[int, ...], position: int) -> Any:
-        """The sum of the hidden states of these tokens, or the vector of the whole text; float64 of the model's width."""
+        """The sum of the hidden states of these tokens, or the vector of the whole text; float64, the model's width."""
         assert self._batch is not None
         native = self.model.native
         self._batch.fill(Step((Feed("", 0, position, tokens, sample=False),)), every=True)

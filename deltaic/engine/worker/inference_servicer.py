@@ -3,17 +3,19 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from deltaic.engine.errors import WorkerStopping
-from deltaic.engine.worker.answering import Event, Finished
+from deltaic.engine.worker.answering import Embedded, Event, Finished, Piece
+from deltaic.engine.worker.embedding import EmbedJob
 from deltaic.engine.worker.executor import Executor, Loaded
 from deltaic.engine.worker.job import Job
-from deltaic.engine.worker.requests import prompt_tokens, to_job
+from deltaic.engine.worker.requests import embed_inputs, prompt_tokens, to_job
 from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName
 from deltaic.v1 import inference_pb2, inference_pb2_grpc
@@ -48,26 +50,32 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.GenerateRequest, context: _Context
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
         arrived = time.monotonic()
-        remaining = context.time_remaining()
-        deadline = float("inf") if remaining is None else arrived + remaining
-        job = await asyncio.to_thread(to_job, request, self._loaded(), deadline)
-        identifier = next(self._identifiers)
-        events: asyncio.Queue[list[Event]] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def deliver(batch: list[Event]) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, batch)
-
-        self._executor.submit(identifier, job, arrived, deliver)
-        try:
-            while True:
-                for event in _merged(await _all_ready(events)):
+        job = await asyncio.to_thread(to_job, request, self._loaded(), _deadline(context, arrived))
+        left = job.choices
+        with self._mailbox() as (identifier, events):
+            self._executor.submit(identifier, job, arrived, events.put_nowait)
+            while left:
+                for event in merged(await _all_ready(events)):
                     if isinstance(event, Finished):
-                        yield inference_pb2.GenerateResponse(completion=self._completion(job, event))
-                        return
-                    yield inference_pb2.GenerateResponse(text=event)
-        finally:
-            self._executor.cancel(identifier)
+                        left -= 1
+                        yield self._end_of_choice(job, event)
+                    elif isinstance(event, Piece):
+                        yield _piece(event)
+
+    async def Embed(self, request: inference_pb2.EmbedRequest, context: _Context) -> inference_pb2.EmbedResponse:
+        deadline = _deadline(context, time.monotonic())
+        inputs = await asyncio.to_thread(embed_inputs, request, self._loaded())
+        with self._mailbox() as (identifier, events):
+            self._executor.embed(identifier, EmbedJob(inputs, deadline, events.put_nowait))
+            (event,) = merged(await events.get())
+        assert isinstance(event, Embedded)
+        return inference_pb2.EmbedResponse(
+            embeddings=[inference_pb2.EmbedResponse.Embedding(values=vector) for vector in event.vectors],
+            usage=inference_pb2.Usage(prompt_tokens=event.tokens),
+            revision=str(self._origin.revision),
+            answered_by=ROLES[self._origin.role],
+            node=self._origin.node,
+        )
 
     async def CountTokens(
         self,
@@ -87,6 +95,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             model=str(self._origin.revision.of_model),
             revision=str(self._origin.revision),
             context_tokens=self._loaded().context_tokens,
+            adapters=self._executor.adapters,
         )
         return inference_pb2.ListModelsResponse(models=[served])
 
@@ -95,11 +104,23 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             raise WorkerStopping("the worker has not loaded its model yet", hint="wait until it reports SERVING")
         return self._executor.loaded.result()
 
-    def _completion(self, job: Job, finished: Finished) -> inference_pb2.Completion:
-        reason = inference_pb2.Completion.FinishReason
-        return inference_pb2.Completion(
-            finish_reason=reason.FINISH_REASON_STOP if finished.stopped else reason.FINISH_REASON_LENGTH,
-            usage=inference_pb2.Usage(prompt_tokens=len(job.prompt), completion_tokens=finished.generated),
+    @contextmanager
+    def _mailbox(self) -> Iterator[tuple[int, "asyncio.Queue[list[Event]]"]]:
+        """A number for a job and where its events arrive; the job is cancelled at the end."""
+        identifier = next(self._identifiers)
+        try:
+            yield identifier, asyncio.Queue()
+        finally:
+            self._executor.cancel(identifier)
+
+    def _end_of_choice(self, job: Job, finished: Finished) -> inference_pb2.GenerateResponse:
+        completion = inference_pb2.Completion(
+            finish_reason=finished.reason,
+            usage=inference_pb2.Usage(
+                prompt_tokens=len(job.prompt),
+                completion_tokens=finished.generated,
+                cached_tokens=finished.cached,
+            ),
             timings=inference_pb2.Timings(
                 queue_ms=finished.queue_seconds * 1000,
                 first_token_ms=finished.first_token_seconds * 1000,
@@ -109,6 +130,21 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             answered_by=ROLES[self._origin.role],
             node=self._origin.node,
         )
+        return inference_pb2.GenerateResponse(completion=completion, choice=finished.choice)
+
+
+def _deadline(context: _Context, now: float) -> float:
+    remaining = context.time_remaining()
+    return float("inf") if remaining is None else now + remaining
+
+
+def _piece(piece: Piece) -> inference_pb2.GenerateResponse:
+    response = inference_pb2.GenerateResponse(choice=piece.choice, logprobs=piece.logprobs)
+    if isinstance(piece.content, str):
+        response.text = piece.content
+    else:
+        response.tool_call.CopyFrom(piece.content)
+    return response
 
 
 async def _all_ready(events: "asyncio.Queue[list[Event]]") -> list[Event]:
@@ -119,14 +155,21 @@ async def _all_ready(events: "asyncio.Queue[list[Event]]") -> list[Event]:
     return ready
 
 
-def _merged(events: list[Event]) -> list[str | Finished]:
-    """Adjacent texts as one. Raises the error that ends an answer when there is no text to send before it."""
-    merged: list[str | Finished] = []
+def merged(events: list[Event]) -> list[Event]:
+    """Adjacent texts of a choice as one. Raises the error that ends an answer."""
+    joined: list[Event] = []
     for event in events:
         if isinstance(event, DeltaicError):
             raise event
-        if isinstance(event, str) and merged and isinstance(merged[-1], str):
-            merged[-1] += event
+        before = joined[-1] if joined else None
+        if (
+            isinstance(event, Piece)
+            and isinstance(before, Piece)
+            and before.choice == event.choice
+            and isinstance(before.content, str)
+            and isinstance(event.content, str)
+        ):
+            joined[-1] = Piece(event.choice, before.content + event.content, before.logprobs + event.logprobs)
         else:
-            merged.append(event)
-    return merged
+            joined.append(event)
+    return joined

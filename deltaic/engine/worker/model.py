@@ -29,6 +29,8 @@ class Model:
         if not native.llama_model_has_decoder(self.pointer) or native.llama_model_has_encoder(self.pointer):
             raise WorkerFailed(f"{path.name} is not a decoder-only language model", hint="publish a generative model")
         self.vocabulary_size = int(native.llama_vocab_n_tokens(self._vocabulary))
+        self.width = int(native.llama_model_n_embd_out(self.pointer))
+        self.pools = self._meta("pooling_type") is not None
         self.trained_context = int(native.llama_model_n_ctx_train(self.pointer))
         self.layers = int(native.llama_model_n_layer(self.pointer))
         self._bos = int(native.llama_vocab_bos(self._vocabulary))
@@ -67,6 +69,14 @@ class Model:
     def ends(self, token: int) -> bool:
         """Whether this token ends a turn or the text."""
         return bool(self.native.llama_vocab_is_eog(self._vocabulary, token))
+
+    def _meta(self, name: str) -> str | None:
+        """A value of the model's own architecture, as text."""
+        buffer = ctypes.create_string_buffer(256)
+        size = self.native.llama_model_meta_val_str(self.pointer, b"general.architecture", buffer, len(buffer))
+        key = buffer.raw[: max(size, 0)] + b"." + name.encode()
+        size = self.native.llama_model_meta_val_str(self.pointer, key, buffer, len(buffer))
+        return None if size < 0 else buffer.value.decode("utf-8", "replace")
 
     def close(self) -> None:
         if self.pointer:

@@ -63,3 +63,8 @@ def _stops(stops: Sequence[str]) -> tuple[str, ...]:
     if any(not stop or len(stop) > MAX_STOP_CHARACTERS for stop in stops):
         raise BadRequest("a stop text is empty or too long", hint=f"use 1 to {MAX_STOP_CHARACTERS} characters")
     return tuple(stops)
+
+
+def embed_inputs(request: inference_pb2.EmbedRequest, loaded: Loaded) -> tuple[tuple[int, ...], ...]:
+    """The tokens of each input. Raises BadRequest, PromptTooLong."""
+    return tuple(loaded.model.tokenize(text) for text in request.inputs)

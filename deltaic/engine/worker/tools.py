@@ -9,3 +9,14 @@ class ToolFormat(Enum):
     HERMES = "hermes"
     LLAMA = "llama"
     MISTRAL = "mistral"
+
+
+class ToolStream:
+    def __init__(self, form: ToolFormat) -> None:
+        self.form = form
+
+    def push(self, text: str) -> list[object]:
+        return [text]
+
+    def finish(self) -> list[object]:
+        return []
