@@ -2,6 +2,8 @@
 
 InvalidArgument
 ├── BadRequest            no prompt, both prompt and messages, a parameter out of its range
+├── GrammarInvalid        a grammar that does not parse, is too large, or allows nothing
+├── SchemaInvalid         a JSON schema that is none, or that cannot be followed
 ├── PromptTooLong         the prompt does not leave room for one token of answer
 └── TemplateFailed        the model's chat template refuses the conversation or is broken
 NotFound
@@ -30,6 +32,14 @@ from deltaic.errors import (
 
 class BadRequest(InvalidArgument):
     reason = "BAD_REQUEST"
+
+
+class GrammarInvalid(InvalidArgument):
+    reason = "GRAMMAR_INVALID"
+
+
+class SchemaInvalid(InvalidArgument):
+    reason = "SCHEMA_INVALID"
 
 
 class PromptTooLong(InvalidArgument):

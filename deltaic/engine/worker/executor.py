@@ -177,6 +177,7 @@ class Executor:
             answer = self._answers[identifier]
             assert answer.sampler is not None
             token = sampled[identifier] = answer.sampler.sample(self._context.pointer, output)
+            answer.sampler.accept(token)
             piece = None if self._model.ends(token) else self._model.piece(token)
             events, complete = answer.take(piece, time.monotonic())
             if events:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deltaic.engine.errors import WorkerFailed
+from deltaic.engine.worker.grammar import GrammarCompiler
 from deltaic.engine.worker.native_log import NativeLog
 from deltaic.engine.worker.template import ChatTemplate
 
@@ -30,6 +31,7 @@ class Model:
             raise WorkerFailed(f"{path.name} is not a decoder-only language model", hint="publish a generative model")
         self.vocabulary_size = int(native.llama_vocab_n_tokens(self._vocabulary))
         self.trained_context = int(native.llama_model_n_ctx_train(self.pointer))
+        self.grammars = GrammarCompiler(self._vocabulary, self.vocabulary_size, self.ends)
         self._bos = int(native.llama_vocab_bos(self._vocabulary))
         self._adds_bos = bool(native.llama_vocab_get_add_bos(self._vocabulary)) and self._bos >= 0
         self.template = ChatTemplate(

@@ -21,7 +21,7 @@ def to_job(request: inference_pb2.GenerateRequest, loaded: Loaded, deadline: flo
 
     Raises BadRequest, TemplateFailed, PromptTooLong.
     """
-    sampling = SamplingParameters.from_proto(request.sampling)
+    sampling = SamplingParameters.from_proto(request.sampling, loaded.model.vocabulary_size)
     stops = _stops(request.stop)
     prompt = prompt_tokens(request, loaded.model)
     room = loaded.context_tokens - len(prompt)
