@@ -4,6 +4,7 @@ The vocabulary is read only once loaded, so tokenising is safe on any thread; ct
 """
 
 import ctypes
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from deltaic.engine.errors import WorkerFailed
 from deltaic.engine.worker.grammar import GrammarCompiler
 from deltaic.engine.worker.native_log import NativeLog
 from deltaic.engine.worker.template import ChatTemplate
+from deltaic.engine.worker.tools import MARKERS, ToolFormat
 
 
 class Model:
@@ -34,9 +36,10 @@ class Model:
         self.grammars = GrammarCompiler(self._vocabulary, self.vocabulary_size, self.ends)
         self._bos = int(native.llama_vocab_bos(self._vocabulary))
         self._adds_bos = bool(native.llama_vocab_get_add_bos(self._vocabulary)) and self._bos >= 0
-        self.template = ChatTemplate(
-            self._template_text(), bos=self._token_text(self._bos), eos=self._token_text(self._eos())
-        )
+        template = self._template_text()
+        self.tool_format = ToolFormat.of_template(template)
+        self._shown = {token for text in MARKERS if (token := self.special_token(text)) is not None}
+        self.template = ChatTemplate(template, bos=self._token_text(self._bos), eos=self._token_text(self._eos()))
 
     @property
     def first_token(self) -> int:
@@ -57,13 +60,30 @@ class Model:
         return (self._bos, *tokens) if self._adds_bos and tokens[:1] != (self._bos,) else tokens
 
     def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; nothing for control tokens. May end inside a character."""
-        buffer = ctypes.create_string_buffer(128)
-        size = self.native.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, False)
+        """The bytes that a token stands for; nothing for control tokens, but those around calls of tools.
+
+        May end inside a character.
+        """
+        buffer, special = ctypes.create_string_buffer(128), token in self._shown
+        size = self.native.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, special)
         if size < 0:
             buffer = ctypes.create_string_buffer(-size)
-            size = self.native.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, False)
+            size = self.native.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, special)
         return buffer.raw[:size]
+
+    def special_token(self, text: str) -> int | None:
+        """The one token that `text` is, if the model has such a special token."""
+        raw, buffer = text.encode(), (self.native.llama_token * 4)()
+        count = self.native.llama_tokenize(self._vocabulary, raw, len(raw), buffer, len(buffer), False, True)
+        attributes = self.native.llama_vocab_get_attr(self._vocabulary, buffer[0]) if count == 1 else 0
+        special = self.native.LLAMA_TOKEN_ATTR_CONTROL | self.native.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return int(buffer[0]) if attributes & special else None
+
+    @cached_property
+    def longest_piece(self) -> int:
+        """Bytes of the longest token: no text has fewer tokens than its bytes divided by it."""
+        texts = (self.native.llama_vocab_get_text(self._vocabulary, token) for token in range(self.vocabulary_size))
+        return max((len(text) for text in texts), default=1)
 
     def ends(self, token: int) -> bool:
         """Whether this token ends a turn or the text."""
