@@ -7,16 +7,18 @@ llguidance parses in polynomial time, under limits, and finds the allowed tokens
 
 import json
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from deltaic.engine.errors import GrammarInvalid, SchemaInvalid
 from deltaic.engine.worker import gbnf
+
+if TYPE_CHECKING:
+    from deltaic.engine.worker.model import Model
 
 _E = TypeVar("_E", GrammarInvalid, SchemaInvalid)
 
@@ -46,6 +48,9 @@ class Matcher:
 
     def allows(self, token: int) -> bool:
         """Whether `token` may come next; one that ends the answer only where the language lets it end."""
+        if self._matcher.is_stopped():
+            # Only the end may come, which validate_tokens does not know by then.
+            return token in self.allowed()
         return self._matcher.validate_tokens([token]) == 1
 
     def allowed(self) -> NDArray[np.intp]:
@@ -76,13 +81,10 @@ class Grammar:
 
 
 class GrammarCompiler:
-    """Makes grammars for one vocabulary. Any thread may call it; compiling takes milliseconds, without the GIL."""
+    """Makes grammars for one model. Any thread may call it; compiling takes milliseconds, without the GIL."""
 
-    def __init__(self, vocabulary: Any, vocabulary_size: int, ends: Callable[[int], bool]) -> None:
-        """`vocabulary` is llama.cpp's pointer; `ends` says whether a token ends an answer."""
-        self._vocabulary = vocabulary
-        self._vocabulary_size = vocabulary_size
-        self._ends = ends
+    def __init__(self, model: "Model") -> None:
+        self._model = model
         self._tokens: LLTokenizer | None = None
         self._once = threading.Lock()
 
@@ -111,7 +113,7 @@ class GrammarCompiler:
         compiled = LLMatcher(self._tokenizer(), grammar, log_level=0, limits=limits)
         if compiled.is_error():
             raise _invalid(error, name, compiled.get_error())
-        made = Grammar(text, self._vocabulary_size, compiled)
+        made = Grammar(text, self._model.vocabulary_size, compiled)
         try:
             made.matcher().allowed()
         except GrammarInvalid as nothing:
@@ -122,11 +124,24 @@ class GrammarCompiler:
         """Made at the first use: it takes a quarter of a second for 50,000 tokens, and most workers need none."""
         with self._once:
             if self._tokens is None:
-                from llguidance.llamacpp import lltokenizer_from_vocab
-
-                ends = [token for token in range(self._vocabulary_size) if self._ends(token)]
-                self._tokens = lltokenizer_from_vocab(self._vocabulary, eos_token=ends or None)
+                model = self._model
+                ends = [token for token in range(model.vocabulary_size) if model.ends(token)]
+                self._tokens = LLTokenizer(TokenizerWrapper(_Vocabulary(model)), eos_token=ends or None)
             return self._tokens
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer."""
+
+    def __init__(self, model: "Model") -> None:
+        self._model = model
+        self.eos_token_id = model.eos
+        self.bos_token_id = None
+        self.tokens = [model.piece(token, special=True) for token in range(model.vocabulary_size)]
+        self.special_token_ids = [token for token in range(model.vocabulary_size) if model.special(token)]
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(self._model.tokenize(text.decode("utf-8", "replace")))
 
 
 def check_schema(text: str) -> str:

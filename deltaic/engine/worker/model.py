@@ -33,13 +33,13 @@ class Model:
             raise WorkerFailed(f"{path.name} is not a decoder-only language model", hint="publish a generative model")
         self.vocabulary_size = int(native.llama_vocab_n_tokens(self._vocabulary))
         self.trained_context = int(native.llama_model_n_ctx_train(self.pointer))
-        self.grammars = GrammarCompiler(self._vocabulary, self.vocabulary_size, self.ends)
+        self.grammars = GrammarCompiler(self)
         self._bos = int(native.llama_vocab_bos(self._vocabulary))
         self._adds_bos = bool(native.llama_vocab_get_add_bos(self._vocabulary)) and self._bos >= 0
         template = self._template_text()
         self.tool_format = ToolFormat.of_template(template)
         self._shown = {token for text in MARKERS if (token := self.special_token(text)) is not None}
-        self.template = ChatTemplate(template, bos=self._token_text(self._bos), eos=self._token_text(self._eos()))
+        self.template = ChatTemplate(template, bos=self._token_text(self._bos), eos=self._token_text(self.eos))
 
     @property
     def first_token(self) -> int:
@@ -59,12 +59,12 @@ class Model:
         tokens = tuple(buffer[:count])
         return (self._bos, *tokens) if self._adds_bos and tokens[:1] != (self._bos,) else tokens
 
-    def piece(self, token: int) -> bytes:
+    def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes that a token stands for; nothing for control tokens, but those around calls of tools.
 
-        May end inside a character.
+        May end inside a character. `special` gives the text of every control token.
         """
-        buffer, special = ctypes.create_string_buffer(128), token in self._shown
+        buffer, special = ctypes.create_string_buffer(128), special or token in self._shown
         size = self.native.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, special)
         if size < 0:
             buffer = ctypes.create_string_buffer(-size)
@@ -75,9 +75,12 @@ class Model:
         """The one token that `text` is, if the model has such a special token."""
         raw, buffer = text.encode(), (self.native.llama_token * 4)()
         count = self.native.llama_tokenize(self._vocabulary, raw, len(raw), buffer, len(buffer), False, True)
-        attributes = self.native.llama_vocab_get_attr(self._vocabulary, buffer[0]) if count == 1 else 0
-        special = self.native.LLAMA_TOKEN_ATTR_CONTROL | self.native.LLAMA_TOKEN_ATTR_USER_DEFINED
-        return int(buffer[0]) if attributes & special else None
+        return int(buffer[0]) if count == 1 and self.special(buffer[0]) else None
+
+    def special(self, token: int) -> bool:
+        """Whether a token is more than its text: a control token, or one that its maker added by hand."""
+        marks = self.native.LLAMA_TOKEN_ATTR_CONTROL | self.native.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return bool(self.native.llama_vocab_get_attr(self._vocabulary, token) & marks)
 
     @cached_property
     def longest_piece(self) -> int:
@@ -94,7 +97,9 @@ class Model:
             self.native.llama_model_free(self.pointer)
             self.pointer = None
 
-    def _eos(self) -> int:
+    @property
+    def eos(self) -> int:
+        """The token that ends a text; -1 where there is none."""
         return int(self.native.llama_vocab_eos(self._vocabulary))
 
     def _template_text(self) -> str | None:
