@@ -3,6 +3,8 @@
 InvalidArgument
 ├── BadRequest            no prompt, both prompt and messages, a parameter out of its range
 ├── BadAdapter            the file is no LoRA adapter, or one for another model; its name is unusable
+├── GrammarInvalid        a grammar that does not parse, is too large, or allows nothing
+├── SchemaInvalid         a JSON schema that is none, or that cannot be followed
 ├── PromptTooLong         the prompt does not leave room for one token of answer
 └── TemplateFailed        the model's chat template refuses the conversation or is broken
 NotFound
@@ -44,6 +46,14 @@ class BadRequest(InvalidArgument):
 
 class BadAdapter(InvalidArgument):
     reason = "BAD_ADAPTER"
+
+
+class GrammarInvalid(InvalidArgument):
+    reason = "GRAMMAR_INVALID"
+
+
+class SchemaInvalid(InvalidArgument):
+    reason = "SCHEMA_INVALID"
 
 
 class PromptTooLong(InvalidArgument):

@@ -278,7 +278,7 @@ class Executor:
         preempted = self._scheduler.preemptions
         for request in self._states.do(self._scheduler.admit(now), self._scheduler):
             answer = self._answer(request)
-            if not answer.admitted:
+            if answer is not None and not answer.admitted:
                 answer.admitted = now
                 answer.cached = self._scheduler.request(request).cached
                 self.vitals.observe_queue(now - answer.arrived)
@@ -296,7 +296,13 @@ class Executor:
         complete: list[Answer] = []
         for request, output in outputs.items():
             answer = self._answer(request)
-            sampled[request], done = self._choose(answer, output)
+            if answer is None:  # another choice of its job has just failed
+                continue
+            try:
+                sampled[request], done = self._choose(answer, output)
+            except DeltaicError as error:
+                self._fail(answer.identifier, error, How.FAILED)
+                continue
             if done:
                 complete.append(answer)
         self._scheduler.update(step, sampled, seconds)
@@ -307,7 +313,7 @@ class Executor:
         """The next token of a choice, and whether that was its last."""
         job, context = answer.job, self._context.pointer
         if answer.sampler is None:
-            seed = (job.sampling.seed + answer.choice) & 0xFFFFFFFF
+            seed = job.sampling.seed_of(answer.choice)
             answer.sampler = Sampler(job.sampling, job.grammar, self._model, job.prompt, seed)
         token = answer.sampler.sample(context, output)
         logprob = None
@@ -329,6 +335,8 @@ class Executor:
 
     def _complete(self, answer: Answer) -> None:
         """A choice has its end; the job ends with its last choice."""
+        if answer.identifier not in self._answers:
+            return
         self._scheduler.finish((answer.identifier, answer.choice))
         answer.close()
         answers = self._answers[answer.identifier]
@@ -337,10 +345,10 @@ class Executor:
             self._adapters.give_back(answer.adapters)
             del self._answers[answer.identifier]
 
-    def _answer(self, request: Hashable) -> Answer:
+    def _answer(self, request: Hashable) -> Answer | None:
         assert isinstance(request, tuple)
         identifier, choice = request
-        return next(answer for answer in self._answers[identifier] if answer.choice == choice)
+        return next((answer for answer in self._answers.get(identifier, ()) if answer.choice == choice), None)
 
     def _embed_some(self) -> None:
         most = self._scheduler.pace.chunk(self._scheduler.running, self._context.batch_tokens)

@@ -63,8 +63,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                         yield _piece(event)
 
     async def Embed(self, request: inference_pb2.EmbedRequest, context: _Context) -> inference_pb2.EmbedResponse:
-        deadline = _deadline(context, time.monotonic())
-        inputs = await asyncio.to_thread(embed_inputs, request, self._loaded())
+        deadline, loaded = _deadline(context, time.monotonic()), self._loaded()
+        inputs = await asyncio.to_thread(embed_inputs, request, loaded.model, loaded.context_tokens)
         with self._mailbox() as (identifier, events):
             self._executor.embed(identifier, EmbedJob(inputs, deadline, events.put_nowait))
             (event,) = merged(await events.get())

@@ -4,12 +4,15 @@ The vocabulary is read only once loaded, so tokenising is safe on any thread; ct
 """
 
 import ctypes
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from deltaic.engine.errors import WorkerFailed
+from deltaic.engine.worker.grammar import GrammarCompiler
 from deltaic.engine.worker.native_log import NativeLog
 from deltaic.engine.worker.template import ChatTemplate
+from deltaic.engine.worker.tools import MARKERS, ToolFormat
 
 
 class Model:
@@ -33,11 +36,13 @@ class Model:
         self.pools = self._meta("pooling_type") is not None
         self.trained_context = int(native.llama_model_n_ctx_train(self.pointer))
         self.layers = int(native.llama_model_n_layer(self.pointer))
+        self.grammars = GrammarCompiler(self)
         self._bos = int(native.llama_vocab_bos(self._vocabulary))
         self._adds_bos = bool(native.llama_vocab_get_add_bos(self._vocabulary)) and self._bos >= 0
-        self.template = ChatTemplate(
-            self._template_text(), bos=self._token_text(self._bos), eos=self._token_text(self._eos())
-        )
+        template = self._template_text()
+        self.tool_format = ToolFormat.of_template(template)
+        self._shown = {token for text in MARKERS if (token := self.special_token(text)) is not None}
+        self.template = ChatTemplate(template, bos=self._token_text(self._bos), eos=self._token_text(self.eos))
 
     @property
     def first_token(self) -> int:
@@ -57,14 +62,34 @@ class Model:
         tokens = tuple(buffer[:count])
         return (self._bos, *tokens) if self._adds_bos and tokens[:1] != (self._bos,) else tokens
 
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; nothing for control tokens. May end inside a character."""
-        buffer = ctypes.create_string_buffer(128)
-        size = self.native.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, False)
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that a token stands for; nothing for control tokens, but those around calls of tools.
+
+        May end inside a character. `special` gives the text of every control token.
+        """
+        buffer, special = ctypes.create_string_buffer(128), special or token in self._shown
+        size = self.native.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, special)
         if size < 0:
             buffer = ctypes.create_string_buffer(-size)
-            size = self.native.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, False)
+            size = self.native.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, special)
         return buffer.raw[:size]
+
+    def special_token(self, text: str) -> int | None:
+        """The one token that `text` is, if the model has such a special token."""
+        raw, buffer = text.encode(), (self.native.llama_token * 4)()
+        count = self.native.llama_tokenize(self._vocabulary, raw, len(raw), buffer, len(buffer), False, True)
+        return int(buffer[0]) if count == 1 and self.special(buffer[0]) else None
+
+    def special(self, token: int) -> bool:
+        """Whether a token is more than its text: a control token, or one that its maker added by hand."""
+        marks = self.native.LLAMA_TOKEN_ATTR_CONTROL | self.native.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return bool(self.native.llama_vocab_get_attr(self._vocabulary, token) & marks)
+
+    @cached_property
+    def longest_piece(self) -> int:
+        """Bytes of the longest token: no text has fewer tokens than its bytes divided by it."""
+        texts = (self.native.llama_vocab_get_text(self._vocabulary, token) for token in range(self.vocabulary_size))
+        return max((len(text) for text in texts), default=1)
 
     def ends(self, token: int) -> bool:
         """Whether this token ends a turn or the text."""
@@ -83,7 +108,9 @@ class Model:
             self.native.llama_model_free(self.pointer)
             self.pointer = None
 
-    def _eos(self) -> int:
+    @property
+    def eos(self) -> int:
+        """The token that ends a text; -1 where there is none."""
         return int(self.native.llama_vocab_eos(self._vocabulary))
 
     def _template_text(self) -> str | None:

@@ -1,14 +1,16 @@
 """How a token is chosen: parameters checked against their ranges, and the native chain that they make."""
 
+import ctypes
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deltaic.engine.errors import BadRequest
+from deltaic.engine.errors import BadRequest, GrammarInvalid
 from deltaic.engine.worker.grammar import Grammar
 from deltaic.v1 import inference_pb2
 
@@ -17,8 +19,17 @@ if TYPE_CHECKING:
 
 PENALTY_WINDOW = 64
 """Tokens back that the repeat penalty looks at, prompt included."""
+MAX_LOGIT_BIASES = 1024
+FORBIDDEN_BIAS = -100.0
+"""A bias from here down makes a token impossible."""
 
+_GENERATED_WINDOW = 1 << 16
+"""Tokens back that the penalties of generated tokens count: more than answers have."""
 _RANDOM_TO_LLAMA = 0xFFFFFFFF
+_CANDIDATE = np.dtype([("token", np.int32), ("logit", np.float32), ("probability", np.float32)])
+"""llama_token_data."""
+
+Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +42,32 @@ class SamplingParameters:
     min_p: float = 0.05
     repeat_penalty: float = 1.0
     seed: int = 0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     @classmethod
-    def from_proto(cls, message: inference_pb2.Sampling) -> "SamplingParameters":
+    def from_proto(cls, message: inference_pb2.Sampling, vocabulary_size: int) -> "SamplingParameters":
         """Fill in the defaults; an absent seed is drawn. Raises BadRequest."""
-        given = {descriptor.name: value for descriptor, value in message.ListFields()}
-        seed = given.get("seed", secrets.randbits(32))
-        # llama.cpp takes the largest seed as "draw one": the nearest other value keeps the promise of a given seed.
-        parameters = cls(**given | {"seed": min(seed, _RANDOM_TO_LLAMA - 1)})
+        given: dict[str, Any] = {descriptor.name: value for descriptor, value in message.ListFields()}
+        given["seed"] = _seed(given.get("seed", secrets.randbits(32)))
+        given["logit_bias"] = _biases(message.logit_bias, vocabulary_size)
+        parameters = cls(**given)
         parameters._check()
         return parameters
+
+    @property
+    def penalised(self) -> bool:
+        """Whether earlier tokens matter."""
+        return self.repeat_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    def seed_of(self, choice: int) -> int:
+        """The seed of one of several answers to the same request."""
+        return _seed((self.seed + choice) & 0xFFFFFFFF)
 
     def _check(self) -> None:
         _in_range("temperature", self.temperature, 0, 5)
@@ -48,6 +75,30 @@ class SamplingParameters:
         _in_range("top_p", self.top_p, 0, 1)
         _in_range("min_p", self.min_p, 0, 1)
         _in_range("repeat_penalty", self.repeat_penalty, 0.01, 10)
+        _in_range("frequency_penalty", self.frequency_penalty, -2, 2)
+        _in_range("presence_penalty", self.presence_penalty, -2, 2)
+
+
+def _seed(seed: int) -> int:
+    """llama.cpp takes the largest seed as "draw one": the nearest other value keeps the promise of a given seed."""
+    return min(seed, _RANDOM_TO_LLAMA - 1)
+
+
+def _biases(given: Mapping[int, float], vocabulary_size: int) -> tuple[tuple[int, float], ...]:
+    """Checked biases by token; forbidden is minus infinity. A token outside the vocabulary would abort llama.cpp."""
+    if len(given) > MAX_LOGIT_BIASES:
+        raise BadRequest(f"{len(given)} logit biases", hint=f"send at most {MAX_LOGIT_BIASES}", field="logit_bias")
+    biases = []
+    for token, bias in sorted(given.items()):
+        if token >= vocabulary_size:
+            raise BadRequest(
+                f"sampling.logit_bias names token {token}, the model has {vocabulary_size}",
+                hint="use ids of the tokens of this model",
+                field="logit_bias",
+            )
+        _in_range("logit_bias", bias, -1000, 100)
+        biases.append((token, -math.inf if bias <= FORBIDDEN_BIAS else bias))
+    return tuple(biases)
 
 
 def _in_range(name: str, value: float, least: float, most: float) -> None:
@@ -58,7 +109,7 @@ def _in_range(name: str, value: float, least: float, most: float) -> None:
 class Sampler:
     """Chooses the tokens of one answer. Used by the thread of the context only; `close` frees it.
 
-    For each token: `sample`, or what the backend sampled with `backend`; then `accept`.
+    For each token: `sample`, or what the graph sampled with `backend`; then `accept`.
     """
 
     def __init__(
@@ -69,81 +120,143 @@ class Sampler:
         recent: Sequence[int] = (),
         seed: int | None = None,
     ) -> None:
-        """`recent` are the last tokens of the prompt, which the repeat penalty counts; `seed` replaces the parameters'.
-
-        Raises GrammarInvalid.
-        """
+        """`recent` are the last tokens of the prompt, which the repeat penalty counts; `seed` replaces that given."""
         self._native: Any = model.native
         self._model = model
-        self._grammar = grammar
-        self._chain: Any = None
+        self._parameters = parameters
         self._seed = parameters.seed if seed is None else seed
-        if parameters.temperature == 0 and parameters.repeat_penalty == 1.0:
-            return
-        self._chain = self._native.llama_sampler_chain_init(self._native.llama_sampler_chain_default_params())
-        for link in self._links(parameters):
-            self._native.llama_sampler_chain_add(self._chain, link)
-        if parameters.repeat_penalty != 1.0:
-            for token in recent[-PENALTY_WINDOW:]:
-                self._native.llama_sampler_accept(self._chain, token)
+        self._matcher = grammar.matcher() if grammar else None
+        self._chain: Any = None if parameters.greedy and not parameters.penalised else self._new_chain(recent)
+        self._bias_tokens = np.array([token for token, _ in parameters.logit_bias], np.intp)
+        self._biases = np.array([bias for _, bias in parameters.logit_bias], np.float32)
 
     @property
     def backend(self) -> Any | None:
-        """The chain that may run inside the graph (`llama_set_sampler`), or None: then `sample` chooses."""
-        return None
+        """The chain for `llama_set_sampler`, while it is attached to one slot; None where only `sample` chooses.
 
-    def _links(self, parameters: SamplingParameters) -> list[Any]:
-        native = self._native
-        links = []
-        if parameters.repeat_penalty != 1.0:
-            penalty = native.llama_sampler_init_penalties(
-                self._model.vocabulary_size, PENALTY_WINDOW, parameters.repeat_penalty, 0.0, 0.0
-            )
-            links.append(penalty)
-        if parameters.temperature == 0:
-            return [*links, native.llama_sampler_init_greedy()]
-        if parameters.top_k > 0:
-            links.append(native.llama_sampler_init_top_k(parameters.top_k))
-        if parameters.top_p < 1:
-            links.append(native.llama_sampler_init_top_p(parameters.top_p, 1))
-        if parameters.min_p > 0:
-            links.append(native.llama_sampler_init_min_p(parameters.min_p, 1))
-        links.append(native.llama_sampler_init_temp(parameters.temperature))
-        return [*links, native.llama_sampler_init_dist(self._seed)]
+        The graph then returns tokens and no logits, so requests for log probabilities must not attach it. A chain may
+        be attached once: call `detached` after taking it off.
+        """
+        if not self._plain:
+            return None
+        if self._chain is None:
+            self._chain = self._new_chain(())
+        return self._chain
+
+    def detached(self) -> None:
+        """Go on with a copy of the chain, random state included: llama.cpp aborts when one is attached again."""
+        if self._chain is not None:
+            used, self._chain = self._chain, self._native.llama_sampler_clone(self._chain)
+            self._native.llama_sampler_free(used)
 
     def sample(self, context: Any, output: int) -> int:
         """Choose a token from the logits of batch entry `output`.
 
-        Plain greedy needs no chain: the first largest logit, found without building llama.cpp's list of candidates.
+        Raises GrammarInvalid when no token that the grammar allows is left. With a grammar the choice is made without
+        it first, as most choices fit; only when one does not, all tokens are tested against the grammar.
         """
-        if self._chain is None:
-            return int(self._logits(context, output).argmax())
-        return int(self._native.llama_sampler_sample(self._chain, context, output))
+        if self._chain is not None and self._plain:
+            return int(self._native.llama_sampler_sample(self._chain, context, output))
+        logits = self._logits(context, output)
+        if self._bias_tokens.size:
+            logits = logits.copy()
+            logits[self._bias_tokens] += self._biases
+        token = self._choose(logits, None)
+        if self._matcher is not None and not self._matcher.allows(token):
+            token = self._choose(logits, self._matcher.allowed())
+        return token
 
     def accept(self, token: int) -> None:
-        """Remember a chosen token, whoever chose it."""
+        """Remember a chosen token, whoever chose it. Raises GrammarInvalid for one that the grammar does not allow."""
+        if self._parameters.penalised:
+            self._native.llama_sampler_accept(self._chain, token)
+        if self._matcher is not None:
+            self._matcher.accept(token)
 
     def logprobs(self, context: Any, output: int, token: int, top: int) -> inference_pb2.TokenLogprob:
         """How likely `token` was before temperature and filters, and the `top` most likely tokens, best first."""
-        logits = self._logits(context, output).astype(np.float64)
-        logits -= logits.max()
-        logits -= np.log(np.exp(logits).sum())
-        best = np.argpartition(logits, -top)[-top:] if top else np.empty(0, int)
-        best = best[np.argsort(-logits[best], kind="stable")]
+        logits = self._logits(context, output)
+        shifted = logits - logits.max()
+        shifted -= math.log(float(np.exp(shifted).sum(dtype=np.float64)))
+        best = np.argpartition(shifted, -top)[-top:] if top else ()
+        ordered = sorted((int(each) for each in best), key=lambda each: (-shifted[each], each))
         return inference_pb2.TokenLogprob(
-            chosen=self._candidate(token, logits[token]),
-            top=[self._candidate(int(each), logits[each]) for each in best],
+            chosen=self._candidate(token, shifted), top=[self._candidate(each, shifted) for each in ordered]
         )
-
-    def _candidate(self, token: int, logprob: float) -> inference_pb2.TokenLogprob.Candidate:
-        return inference_pb2.TokenLogprob.Candidate(token=self._model.piece(token), logprob=logprob)
-
-    def _logits(self, context: Any, output: int) -> Any:
-        """The raw logits of batch entry `output`; a view that the next decode overwrites."""
-        pointer = self._native.llama_get_logits_ith(context, output)
-        return np.ctypeslib.as_array(pointer, (self._model.vocabulary_size,))
 
     def close(self) -> None:
         if self._chain is not None:
             self._native.llama_sampler_free(self._chain)
             self._chain = None
+
+    def _choose(self, logits: Logits, tokens: "NDArray[np.intp] | None") -> int:
+        """One of `tokens`, or of all where None. Raises GrammarInvalid when none of them is possible."""
+        values = logits if tokens is None else logits[tokens]
+        if self._chain is None:
+            at = int(values.argmax())
+            chosen, logit = at if tokens is None else int(tokens[at]), values[at]
+        else:
+            chosen, logit = self._drawn(values, tokens)
+        if logit == -math.inf:
+            raise GrammarInvalid(
+                "no token is left that both the grammar and the logit bias allow", hint="forbid fewer tokens"
+            )
+        return chosen
+
+    def _drawn(self, values: Logits, tokens: "NDArray[np.intp] | None") -> tuple[int, float]:
+        """What the chain makes of `tokens` with the logits `values`: a token and its logit."""
+        candidates = np.empty(len(values), _CANDIDATE)
+        candidates["token"] = np.arange(len(values)) if tokens is None else tokens
+        candidates["logit"] = values
+        data = candidates.ctypes.data_as(self._native.llama_token_data_p)
+        array = self._native.llama_token_data_array(data, len(candidates), -1, False)
+        self._native.llama_sampler_apply(self._chain, ctypes.byref(array))
+        chosen = array.data[array.selected]
+        return int(chosen.id), float(chosen.logit)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether only the logits of this step matter: no grammar, bias or penalty."""
+        return self._matcher is None and not self._bias_tokens.size and not self._parameters.penalised
+
+    def _new_chain(self, recent: Sequence[int]) -> Any:
+        native = self._native
+        chain = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
+        for link in (*self._penalties(recent), *self._filters()):
+            native.llama_sampler_chain_add(chain, link)
+        return chain
+
+    def _penalties(self, recent: Sequence[int]) -> Iterator[Any]:
+        native, parameters, size = self._native, self._parameters, self._model.vocabulary_size
+        if parameters.repeat_penalty != 1:
+            link = native.llama_sampler_init_penalties(size, PENALTY_WINDOW, parameters.repeat_penalty, 0.0, 0.0)
+            for token in recent[-PENALTY_WINDOW:]:
+                native.llama_sampler_accept(link, token)
+            yield link
+        if parameters.frequency_penalty or parameters.presence_penalty:
+            yield native.llama_sampler_init_penalties(
+                size, _GENERATED_WINDOW, 1.0, parameters.frequency_penalty, parameters.presence_penalty
+            )
+
+    def _filters(self) -> Iterator[Any]:
+        """What takes tokens out, and the choice among the rest."""
+        native, parameters = self._native, self._parameters
+        if parameters.temperature == 0:
+            yield native.llama_sampler_init_greedy()
+            return
+        if parameters.top_k > 0:
+            yield native.llama_sampler_init_top_k(parameters.top_k)
+        if parameters.top_p < 1:
+            yield native.llama_sampler_init_top_p(parameters.top_p, 1)
+        if parameters.min_p > 0:
+            yield native.llama_sampler_init_min_p(parameters.min_p, 1)
+        yield native.llama_sampler_init_temp(parameters.temperature)
+        yield native.llama_sampler_init_dist(self._seed)
+
+    def _candidate(self, token: int, logprobs: Logits) -> inference_pb2.TokenLogprob.Candidate:
+        return inference_pb2.TokenLogprob.Candidate(token=self._model.piece(token), logprob=float(logprobs[token]))
+
+    def _logits(self, context: Any, output: int) -> Logits:
+        """The raw logits of batch entry `output`; a view that the next decode overwrites."""
+        pointer = self._native.llama_get_logits_ith(context, output)
+        return np.ctypeslib.as_array(pointer, (self._model.vocabulary_size,))

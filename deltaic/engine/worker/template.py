@@ -6,10 +6,12 @@ comes from the model file, so it is trusted to be published, not to be kind.
 
 import datetime as dt
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -18,6 +20,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from deltaic.engine.errors import TemplateFailed
+from deltaic.engine.worker.tools import Tool, plain_turns
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -35,6 +38,7 @@ class ChatTemplate:
     def __init__(self, text: str | None, *, bos: str = "", eos: str = "") -> None:
         """`text` None means ChatML. A text that does not compile makes every `render` fail, nothing else."""
         self._special = {"bos_token": bos, "eos_token": eos}
+        self.knows_tools = text is not None and re.search(r"\btools\b", text) is not None
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _refuse
@@ -45,11 +49,34 @@ class ChatTemplate:
         except (TemplateError, RecursionError) as error:
             self._broken = str(error) or type(error).__name__
 
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
-        """The prompt, ending where the assistant's turn begins. Raises TemplateFailed."""
+    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[Tool] = ()) -> str:
+        """The prompt, ending where the assistant's turn begins. Raises TemplateFailed.
+
+        Messages are as OpenAI has them, the arguments of calls as dicts. A template that knows no tools gets them in
+        words.
+        """
+        if not self.knows_tools:
+            return self._render(plain_turns(messages, tools), None)
+        if any("tool_calls" in message for message in messages) and self._wants_text_arguments:
+            messages = [_with_text_arguments(message) for message in messages]
+        return self._render(messages, [tool.shown() for tool in tools] or None)
+
+    @cached_property
+    def _wants_text_arguments(self) -> bool:
+        """Whether the template writes the arguments of calls as they are, instead of making JSON of them."""
+        call = {"id": "probe0000", "type": "function", "function": {"name": "probe", "arguments": {"probing": "yes"}}}
+        turns: list[dict[str, Any]] = [{"role": "user", "content": "?"}]
+        turns.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        try:
+            text = self._render(turns, None)
+        except TemplateFailed:
+            return True
+        return not re.search(r'"probing"\s*:\s*"yes"', text)
+
+    def _render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         if self._broken:
             raise _failed(self._broken)
-        values = {"messages": list(messages), "tools": None, "add_generation_prompt": True, **self._special}
+        values = {"messages": list(messages), "tools": tools, "add_generation_prompt": True, **self._special}
         parts, size = [], 0
         try:
             with _time_limit(MAX_RENDER_SECONDS):
@@ -63,6 +90,14 @@ class ChatTemplate:
         except Exception as error:  # noqa: BLE001  # a template can raise whatever Python can
             raise _failed(str(error) or type(error).__name__) from None
         return "".join(parts)
+
+
+def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message.get("tool_calls", ())
+    ]
+    return {**message, "tool_calls": calls} if calls else message
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
