@@ -24,7 +24,7 @@ from pathlib import Path
 
 from cache_folder import cache_folder, exclusive, place
 
-PORTABLE = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
+PORTABLE = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
 _PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 _HEARTBEAT_SECONDS = 20
 _STEP = re.compile(r"\[(\d+)/(\d+)\]")

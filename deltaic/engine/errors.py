@@ -9,7 +9,9 @@ NotFound
 ResourceExhausted
 └── QueueFull             too many requests wait for a slot
 FailedPrecondition
-└── WorkerFailed          a worker could not be started: the model file, the settings or the memory are wrong
+├── WorkerFailed          a worker could not be started: the model file, the settings or the memory are wrong
+├── CpuCodeUnusable       the engine's build has no CPU code that runs here, or not the one that was asked for
+└── PlacementRefused      the model cannot be placed on the GPUs, or keep its keys and values, as asked
 Unavailable
 ├── WorkerDied            the worker process died while it answered
 ├── WorkerRestarting      the worker process is being started again, and the caller's time ran out first
@@ -50,6 +52,14 @@ class QueueFull(ResourceExhausted):
 
 class WorkerFailed(FailedPrecondition):
     reason = "WORKER_FAILED"
+
+
+class CpuCodeUnusable(FailedPrecondition):
+    reason = "CPU_CODE_UNUSABLE"
+
+
+class PlacementRefused(FailedPrecondition):
+    reason = "PLACEMENT_REFUSED"
 
 
 class WorkerDied(Unavailable):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from deltaic.engine.errors import WorkerFailed
+from deltaic.engine.placement.options import context_options
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.scheduler import Step
@@ -26,6 +27,7 @@ class Context:
         parameters.n_batch = parameters.n_ubatch = self._capacity
         parameters.n_threads = parameters.n_threads_batch = settings.resolved_threads()
         parameters.kv_unified = False
+        context_options(settings).apply(parameters)
         self.pointer: Any = self._native.llama_init_from_model(model.pointer, parameters)
         if not self.pointer:
             raise WorkerFailed(

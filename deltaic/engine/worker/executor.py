@@ -16,9 +16,10 @@ import structlog
 from deltaic.engine.errors import OutOfTime, QueueFull, WorkerStopping
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.worker.answering import Answer, Event, Job
-from deltaic.engine.worker.context import Context
+from deltaic.engine.worker.context import Context, DecodeFailed
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.native_log import NativeLog
+from deltaic.engine.worker.placing import Placed, load_placed
 from deltaic.engine.worker.sampling import SamplerChain
 from deltaic.engine.worker.scheduler import Feed, Scheduler, Sequence, Step
 
@@ -69,6 +70,7 @@ class Executor:
     _thread: threading.Thread = field(init=False)
     _model: Model = field(init=False)
     _context: Context = field(init=False)
+    placed: Placed = field(init=False)
 
     def __post_init__(self) -> None:
         self._scheduler = Scheduler(self.settings.slots, self.settings.prefill_chunk, self.settings.queue)
@@ -109,10 +111,7 @@ class Executor:
         log = NativeLog()
         log.install()
         started = time.monotonic()
-        self._model = Model(self.path, log, gpu_layers=self.settings.gpu_layers)
-        self._context = Context(self._model, self.settings)
-        self._context.decode(Step(feeds=(Feed(0, 0, 0, (self._model.first_token,), sample=True),)))
-        self._context.clear(0)
+        self._model, self._context, self.placed = load_placed(self.path, self.settings, log, self._warm)
         _log.info(
             "model.loaded",
             file=self.path.name,
@@ -122,6 +121,17 @@ class Executor:
             threads=self.settings.resolved_threads(),
         )
         self.loaded.set_result(Loaded(self._model, self._context.context_tokens))
+
+    def _warm(self, model: Model) -> Context:
+        """A context that has decoded a token. Raises WorkerFailed, DecodeFailed."""
+        context = Context(model, self.settings)
+        try:
+            context.decode(Step(feeds=(Feed(0, 0, 0, (model.first_token,), sample=True),)))
+        except DecodeFailed:
+            context.close()
+            raise
+        context.clear(0)
+        return context
 
     def _turn(self) -> bool:
         """One step. False when told to stop."""
