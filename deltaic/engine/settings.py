@@ -27,12 +27,12 @@ class EngineSettings(BaseModel):
     cpu_variant: str = Field(
         "auto",
         pattern=r"^[A-Za-z0-9._-]{1,40}$",
-        description="CPU code to compute with, as `deltaic engine info` lists it; auto takes the best that is proven to "
-        "run here.",
+        description="CPU code to compute with, by a name that `deltaic engine info` lists; auto takes the best that was "
+        "proven to run here.",
     )
     gpu_layers: Literal["auto"] | GpuLayers = Field(
         "auto",
-        description="Layers of the model to put on GPUs: auto is as many as their free memory holds, -1 is all, 0 none.",
+        description="Layers of the model on GPUs: auto is as many as their free memory holds, -1 is all, 0 is none.",
     )
     split_mode: Literal["auto", "none", "layer", "row"] = Field(
         "auto",

@@ -20,7 +20,7 @@ Numbers = Number | tuple[Number, ...]
 
 
 def read_numbers(path: Path, survey: Survey, names: Collection[str]) -> dict[str, Numbers]:
-    """The values of those of the keys that are there and are numbers, or arrays of at most MOST_NUMBERS. Raises OSError."""
+    """The values of those keys that are there and are numbers, or arrays of at most MOST_NUMBERS. Raises OSError."""
     found: dict[str, Numbers] = {}
     with path.open("rb") as file:
         for key in survey.keys:

@@ -32,7 +32,7 @@ class BackendChoice:
 
 
 _lock = threading.Lock()
-_chosen: dict[str, BackendChoice] = {}
+_loaded: list[BackendChoice] = []
 
 
 def load_backends(variant: str = AUTOMATIC, environ: Mapping[str, str] = os.environ) -> BackendChoice:
@@ -41,16 +41,16 @@ def load_backends(variant: str = AUTOMATIC, environ: Mapping[str, str] = os.envi
     `variant` names the CPU code to use; "auto" takes what DELTAIC_CPU_VARIANT names, else the best that is proven.
     Raises CpuCodeUnusable: nothing runs here, the named code does not, or another was loaded before.
     """
-    wanted = variant if variant != AUTOMATIC else environ.get(VARIABLE) or AUTOMATIC
     with _lock:
-        if not _chosen:
-            _chosen[wanted] = _load(ggml(), wanted, environ)
-        (before, choice) = next(iter(_chosen.items()))
-        if wanted not in (before, choice.cpu, AUTOMATIC):
-            raise CpuCodeUnusable(
-                f"this process already computes with {choice.cpu}", hint=f"use {wanted} from the start of a process"
-            )
-        return choice
+        if not _loaded:
+            wanted = variant if variant != AUTOMATIC else environ.get(VARIABLE) or AUTOMATIC
+            _loaded.append(_load(ggml(), wanted, environ))
+        choice = _loaded[0]
+    if variant not in (AUTOMATIC, choice.cpu):
+        raise CpuCodeUnusable(
+            f"this process already computes with {choice.cpu}", hint=f"ask for {variant} before anything else does"
+        )
+    return choice
 
 
 def _load(registry: Ggml, wanted: str, environ: Mapping[str, str]) -> BackendChoice:

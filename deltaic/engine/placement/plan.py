@@ -200,7 +200,7 @@ class _Planner:
 
 
 def _balanced(sizes: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...] | None:
-    """How many of `sizes`, in their order, go to each room: every room filled about as far; None where they don't fit."""
+    """How many of `sizes`, in their order, go to each room: every room filled about as far; None: no room."""
     best = _filled(sizes, rooms)
     if best is None:
         return None
