@@ -2,9 +2,11 @@
 """Print the path of a portable llama-cpp-python wheel, building it first if this machine has none.
 
 PyPI has no wheel of it, and its default build (GGML_NATIVE=ON) crashes on machines whose CPU announces more than the
-kernel grants. pip's own wheel cache does not know the build flags, so it is bypassed: wheels are kept by a key of
-version, flags, Python and machine. The version comes from pyproject.toml. DELTAIC_CMAKE_ARGS replaces the flags, for
-example to build for a GPU.
+kernel grants. The build made here carries the CPU code several times, for older and newer processors, and a worker
+chooses when it starts; where the compiler does not know the newest of them, or the machine is of another kind, there is
+one CPU code that runs anywhere. pip's own wheel cache does not know the build flags, so it is bypassed: wheels are kept
+by a key of version, flags, Python and machine. The version comes from pyproject.toml. DELTAIC_CMAKE_ARGS replaces the
+flags, for example to build for a GPU: docs/engine-build.md.
 
 The path goes to stdout, progress to stderr. A build takes 3 to 15 minutes, finding a built wheel takes no time.
 """
@@ -24,7 +26,10 @@ from pathlib import Path
 
 from cache_folder import cache_folder, exclusive, place
 
-PORTABLE = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
+BASELINE = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
+PORTABLE = f"{BASELINE} -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
+# What a compiler must know to build every variant for a machine; GCC 11 and GCC 14 do, and Clang of these years.
+_NEWEST_CODE = {"x86_64": "-mamx-int8 -mavxvnni -mavx512bf16", "aarch64": "-march=armv9.2-a+sve2+sme"}
 _PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 _HEARTBEAT_SECONDS = 20
 _STEP = re.compile(r"\[(\d+)/(\d+)\]")
@@ -40,6 +45,29 @@ def pinned_version(project: Path = _PROJECT) -> str:
         if match := re.fullmatch(r"llama-cpp-python==([\w.]+)", requirement):
             return match[1]
     raise SystemExit(f"{project} does not pin llama-cpp-python to one version")
+
+
+def portable_flags(machine: str, compiles: Callable[[str], bool]) -> str:
+    """Every CPU variant of the machine's kind if the compiler can build all of them, else the one that runs anywhere.
+
+    `compiles` says whether the compiler accepts an option; llama.cpp's build would fail at the first that it does not.
+    """
+    options = _NEWEST_CODE.get(machine)
+    if options is None:
+        return BASELINE
+    if compiles(options):
+        return PORTABLE
+    _say(f"the compiler does not know {options}: building one CPU code, slower on new processors; see CXX")
+    return BASELINE
+
+
+def compiler_accepts(options: str) -> bool:
+    """Whether $CXX, or c++, compiles an empty program with these options."""
+    command = [*os.environ.get("CXX", "c++").split(), *options.split(), "-x", "c++", "-c", "-o", os.devnull, "-"]
+    try:
+        return subprocess.run(command, input=b"", capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def wheel_key(version: str, cmake_args: str, python_tag: str, machine: str) -> str:
@@ -116,8 +144,9 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, help="folder for wheels (default: wheels in the cache folder)")
     folder = parser.parse_args().cache or cache_folder(os.environ) / "wheels"
     version = pinned_version()
-    cmake_args = os.environ.get("DELTAIC_CMAKE_ARGS") or PORTABLE
-    key = wheel_key(version, cmake_args, f"cp{sys.version_info.major}{sys.version_info.minor}", platform.machine())
+    machine = platform.machine()
+    cmake_args = os.environ.get("DELTAIC_CMAKE_ARGS") or portable_flags(machine, compiler_accepts)
+    key = wheel_key(version, cmake_args, f"cp{sys.version_info.major}{sys.version_info.minor}", machine)
     try:
         print(obtain(folder, key, lambda into: build_wheel(version, cmake_args, into, folder / f"{key}.log")))
     except BuildFailed as error:

@@ -17,6 +17,8 @@ ResourceExhausted
 └── DeadlineTooShort      the answer is not expected to be complete by its deadline
 FailedPrecondition
 ├── NoAdaptersHere        this worker loads no adapters
+├── CpuCodeUnusable       the engine's build has no CPU code that runs here, or not the one that was asked for
+├── PlacementRefused      the model cannot be placed on the GPUs, or keep its keys and values, as asked
 └── WorkerFailed          a worker could not be started: the model file, the settings or the memory are wrong
     └── NotEnoughMemory   it was not started, because what it needs is not there; what runs was left alone
 Unavailable
@@ -94,6 +96,14 @@ class WorkerFailed(FailedPrecondition):
 
 class NotEnoughMemory(WorkerFailed):
     reason = "NOT_ENOUGH_MEMORY"
+
+
+class CpuCodeUnusable(FailedPrecondition):
+    reason = "CPU_CODE_UNUSABLE"
+
+
+class PlacementRefused(FailedPrecondition):
+    reason = "PLACEMENT_REFUSED"
 
 
 class WorkerDied(Unavailable):

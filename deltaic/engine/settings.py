@@ -1,10 +1,14 @@
 """What an operator may choose about answering. The same values reach the worker process as flags."""
 
 import os
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 _MOST_THREADS = 8
+
+KvType = Literal["f16", "q8_0", "q4_0"]
+GpuLayers = Annotated[int, Field(ge=-1, le=10_000)]
 
 
 class EngineSettings(BaseModel):
@@ -20,7 +24,29 @@ class EngineSettings(BaseModel):
         0, ge=0, le=256, description="Threads of one worker; 0 takes every core it may run on, at most 8."
     )
     queue: int = Field(64, ge=0, description="Requests that may wait for a slot before further ones are refused.")
-    gpu_layers: int = Field(0, ge=-1, description="Layers of the model to put on a GPU; -1 is all of them.")
+    cpu_variant: str = Field(
+        "auto",
+        pattern=r"^[A-Za-z0-9._-]{1,40}$",
+        description="CPU code to use, by a name that `deltaic engine info` lists; auto takes the best that was "
+        "proven to run here.",
+    )
+    gpu_layers: Literal["auto"] | GpuLayers = Field(
+        "auto",
+        description="Layers of the model on GPUs: auto is as many as their free memory holds, -1 is all, 0 is none.",
+    )
+    split_mode: Literal["auto", "none", "layer", "row"] = Field(
+        "auto",
+        description="How several GPUs share a model: none is main_gpu alone, layer gives each some layers, row cuts "
+        "every layer; auto is one GPU if the model fits it, else layer.",
+    )
+    main_gpu: int = Field(0, ge=0, description="GPU of split mode none, counted as llama.cpp does.")
+    kv_type_k: KvType = Field(
+        "f16", description="Type that keys are kept in: q8_0 takes half the memory of f16, q4_0 about a quarter."
+    )
+    kv_type_v: KvType = Field("f16", description="The same of values; other than f16 it needs flash attention.")
+    flash_attention: Literal["auto", "on", "off"] = Field(
+        "auto", description="Attention in one pass, with less memory; auto uses it where model and backend can."
+    )
     batch_tokens: int = Field(
         512, ge=16, le=8192, description="Most tokens of one decode call; more reads prompts a little faster."
     )
@@ -58,6 +84,12 @@ class EngineSettings(BaseModel):
         ge=0,
         description="Bytes of memory for all workers of this node, like 16GiB; 0 is what is available when one starts.",
     )
+
+    @model_validator(mode="after")
+    def _values_can_be_read(self) -> Self:
+        if self.kv_type_v != "f16" and self.flash_attention == "off":
+            raise ValueError(f"kv_type_v {self.kv_type_v} needs flash attention: set it to auto or on, or use f16")
+        return self
 
     def resolved_threads(self) -> int:
         """`threads`, or the cores that this process may run on, at most 8.

@@ -7,7 +7,7 @@ from deltaic.engine.scheduling.request import Adapters
 from deltaic.engine.worker.job import Job
 from deltaic.engine.worker.sampling import Sampler
 from deltaic.engine.worker.text import TextStream
-from deltaic.engine.worker.tools import ToolStream
+from deltaic.engine.worker.tool_stream import ToolStream
 from deltaic.errors import DeltaicError
 from deltaic.v1 import inference_pb2
 

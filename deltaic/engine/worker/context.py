@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deltaic.engine.errors import WorkerFailed
+from deltaic.engine.placement.options import context_options
 from deltaic.engine.scheduling.scheduler import Step
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.worker.model import Model
@@ -35,6 +36,7 @@ class Context:
         parameters.n_threads = parameters.n_threads_batch = settings.resolved_threads()
         parameters.kv_unified = False
         parameters.no_perf = True
+        context_options(settings).apply(parameters)
         self.pointer: Any = self._native.llama_init_from_model(model.pointer, parameters)
         if not self.pointer:
             raise WorkerFailed(

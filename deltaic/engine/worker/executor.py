@@ -23,11 +23,12 @@ from deltaic.engine.settings import EngineSettings
 from deltaic.engine.worker.adapters import AdapterShelf
 from deltaic.engine.worker.answering import Answer, Deliver, Event
 from deltaic.engine.worker.commands import Ask, Cancel, Command, Embed, LoadAdapter, Stop, UnloadAdapter
-from deltaic.engine.worker.context import Context
+from deltaic.engine.worker.context import Context, DecodeFailed
 from deltaic.engine.worker.embedding import Embedder, EmbedJob
 from deltaic.engine.worker.job import Job
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.native_log import NativeLog
+from deltaic.engine.worker.placing import Placed, load_placed
 from deltaic.engine.worker.sampling import Sampler
 from deltaic.engine.worker.states import SlotStates
 from deltaic.engine.worker.vitals import IDLE_SECONDS, Backend, How, Load, Vitals
@@ -82,6 +83,8 @@ class Executor:
     _scheduler: Scheduler = field(init=False)
     _adapters: AdapterShelf = field(init=False)
     _embedder: Embedder = field(init=False)
+    placed: Placed = field(init=False)
+    _token_bytes: int = 1
 
     def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
@@ -146,8 +149,7 @@ class Executor:
         log = NativeLog()
         log.install()
         started = time.monotonic()
-        self._model = Model(self.path, log, gpu_layers=self.settings.gpu_layers)
-        self._context = Context(self._model, self.settings)
+        self._model, self._context, self.placed = load_placed(self.path, self.settings, log, self._warm)
         self._states = SlotStates(self._context)
         self._adapters = AdapterShelf(self._model, self._context.pointer, log)
         self._embedder = Embedder(self._model, self.settings)
@@ -158,7 +160,7 @@ class Executor:
             self.settings.prefill_chunk,
             self.settings.patience,
         )
-        memory = Memory(self.settings.slots, self.settings.prefix_bytes, self._try())
+        memory = Memory(self.settings.slots, self.settings.prefix_bytes, self._token_bytes)
         self._scheduler = Scheduler(limits, memory, Pace(self.settings.gap))
         _log.info(
             "model.loaded",
@@ -168,21 +170,26 @@ class Executor:
             context_tokens=self._context.context_tokens,
             threads=self.settings.resolved_threads(),
         )
-        slots, layers = self.settings.slots, self._model.layers
-        gpu_layers = layers if self.settings.gpu_layers < 0 else min(self.settings.gpu_layers, layers)
-        self.vitals.describe(
-            slots, slots * self._context.context_tokens, Backend(gpu_layers=gpu_layers, layers=layers, why="as set")
+        placed, slots = self.placed, self.settings.slots
+        backend = Backend(
+            placed.backend.cpu, placed.backend.features, placed.plan.gpu_layers, placed.plan.layers, placed.why
         )
+        self.vitals.describe(slots, slots * self._context.context_tokens, backend)
         self.loaded.set_result(Loaded(self._model, self._context.context_tokens))
 
-    def _try(self) -> int:
-        """Decode two tokens; the bytes by which a state grows with a token."""
-        sizes = []
-        for position in range(2):
-            self._context.decode(Step((Feed("", 0, position, (self._model.first_token,), sample=True),)))
-            sizes.append(self._context.state_bytes(0))
-        self._context.keep(0, 0)
-        return max(sizes[1] - sizes[0], 1)
+    def _warm(self, model: Model) -> Context:
+        """A context that has decoded two tokens, by which a state grew. Raises WorkerFailed, DecodeFailed."""
+        context, sizes = Context(model, self.settings), []
+        try:
+            for position in range(2):
+                context.decode(Step((Feed("", 0, position, (model.first_token,), sample=True),)))
+                sizes.append(context.state_bytes(0))
+        except DecodeFailed:
+            context.close()
+            raise
+        context.keep(0, 0)
+        self._token_bytes = max(sizes[1] - sizes[0], 1)
+        return context
 
     def _turn(self) -> None:
         now = time.monotonic()

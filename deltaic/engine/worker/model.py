@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deltaic.engine.errors import WorkerFailed
+from deltaic.engine.native.backends import load_backends
+from deltaic.engine.placement.options import apply_plan
+from deltaic.engine.placement.plan import Plan
 from deltaic.engine.worker.grammar import GrammarCompiler
 from deltaic.engine.worker.native_log import NativeLog
 from deltaic.engine.worker.template import ChatTemplate
@@ -18,14 +21,20 @@ from deltaic.engine.worker.tools import MARKERS, ToolFormat
 class Model:
     """Weights and vocabulary. `close` frees them; nothing may be called after that."""
 
-    def __init__(self, path: Path, log: NativeLog, *, gpu_layers: int = 0) -> None:
-        """Map the file. Raises WorkerFailed with llama.cpp's complaint; a malformed file may abort the process."""
+    def __init__(self, path: Path, log: NativeLog, *, plan: Plan | None = None) -> None:
+        """Map the file; without a plan, no layer goes to a GPU.
+
+        Raises WorkerFailed with llama.cpp's complaint, CpuCodeUnusable; a malformed file may abort the process.
+        """
+        load_backends()
         import llama_cpp.llama_cpp as native
 
         self.native: Any = native
         parameters = native.llama_model_default_params()
-        parameters.n_gpu_layers = gpu_layers
+        parameters.n_gpu_layers = 0
+        held = apply_plan(plan, parameters, int(native.llama_max_devices())) if plan else []
         self.pointer: Any = native.llama_model_load_from_file(str(path).encode(), parameters)
+        held.clear()
         if not self.pointer:
             raise WorkerFailed(f"llama.cpp cannot load {path.name}: {log.complaint}", hint="publish a sound GGUF file")
         self._vocabulary: Any = native.llama_model_get_vocab(self.pointer)

@@ -35,6 +35,32 @@ def test_a_version_that_is_not_pinned_is_refused(tmp_path):
 
 def test_the_build_is_portable():
     assert "-DGGML_NATIVE=OFF" in wheel_cache.PORTABLE.split()
+    assert "-DGGML_NATIVE=OFF" in wheel_cache.BASELINE.split()
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_compiler_that_knows_the_newest_processors_builds_code_for_all(machine):
+    assert wheel_cache.portable_flags(machine, lambda options: True) == wheel_cache.PORTABLE
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_an_older_compiler_builds_the_code_that_runs_anywhere(machine, capfd):
+    assert wheel_cache.portable_flags(machine, lambda options: False) == wheel_cache.BASELINE
+    assert "does not know" in capfd.readouterr().err
+
+
+def test_another_kind_of_machine_gets_the_code_that_runs_anywhere():
+    assert wheel_cache.portable_flags("loongarch64", lambda options: pytest.fail(options)) == wheel_cache.BASELINE
+
+
+def test_the_compiler_is_asked():
+    assert wheel_cache.compiler_accepts("-O2")
+    assert not wheel_cache.compiler_accepts("-march=no-such-processor")
+
+
+def test_a_compiler_that_is_not_there_accepts_nothing(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not wheel_cache.compiler_accepts("-O2")
 
 
 @pytest.mark.parametrize(
