@@ -101,9 +101,9 @@ class WorkerProcess:
                 start_new_session=True,
             )
             self._forwarding = asyncio.create_task(self._forward())
-            self._group = MemoryGroup.of(self._process.pid)
-            self._kills = self._group.kills()
+            self._note_memory_group()
             await self._wait_until_serving()
+            self._note_memory_group()  # a launcher may have moved it meanwhile
         except OSError as error:
             await asyncio.shield(self.kill())
             raise WorkerFailed(f"no worker process could be started: {error}") from error
@@ -241,6 +241,10 @@ class WorkerProcess:
             str(fields.get("level")), _log.info
         )
         emit(str(fields.get("event", "worker.log")), worker=self.pid, **_values(fields))
+
+    def _note_memory_group(self) -> None:
+        self._group = MemoryGroup.of(self.pid)
+        self._kills = self._group.kills()
 
     def _ending(self, status: int) -> Ending:
         """What a person should read about the end: the worker's own last word, or the crash's."""
