@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from deltaic.engine.errors import WorkerFailed
 from deltaic.engine.settings import EngineSettings
 from deltaic.names import RevisionName
 from deltaic.rpc.channel import open_channel
-from deltaic.v1 import inference_pb2, inference_pb2_grpc, worker_pb2_grpc
+from deltaic.rpc.status import from_rpc_error
+from deltaic.v1 import inference_pb2, inference_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 _log = structlog.get_logger(__name__)
 _POLL = 0.01
@@ -110,6 +112,22 @@ class WorkerProcess:
         except BaseException:
             await asyncio.shield(self.kill())
             raise
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Raises RemoteError with the worker's reason."""
+        request = worker_pb2.LoadAdapterRequest(name=name, path=str(path))
+        await self._told(self.worker_stub.LoadAdapter(request, timeout=self._spec.settings.start_timeout))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Raises RemoteError with the worker's reason."""
+        request = worker_pb2.UnloadAdapterRequest(name=name)
+        await self._told(self.worker_stub.UnloadAdapter(request, timeout=self._spec.settings.start_timeout))
+
+    async def _told(self, call: Awaitable[object]) -> None:
+        try:
+            await call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, f"the worker for {self._spec.revision.of_model}") from None
 
     async def wait(self) -> Ending:
         """Wait for the end of the process; how it ended."""
