@@ -28,6 +28,7 @@ from center.tags import Tags
 from center.trial import WorkerTrial
 from center.watch import WatchHub
 from deltaic.engine.host import ModelHost
+from deltaic.engine.metrics import metrics_served, registry_of
 from deltaic.errors import DeltaicError
 from deltaic.rpc.server import Server
 from deltaic.runtime.data_folder import own_data_folder, runtime_folder
@@ -105,6 +106,7 @@ class Center:
         shelf = await in_thread(_open_shelf, folder / "models", chunks, settings.cache_bytes)
         trial_load = self._trial_load or WorkerTrial(run_dir, settings.engine, self.name)
         host = ModelHost(run_dir, settings.engine, self.name, "center", log_level=settings.log_level)
+        await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
         hot = HotModels(host, shelf, manifests, settings.hot_bytes)
         stack.push_async_callback(hot.close)
         publisher = Publisher(catalog, chunks, manifests, shelf, trial_load)

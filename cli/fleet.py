@@ -38,7 +38,7 @@ def status(
     if as_json:
         print_json([MessageToDict(node) for node in nodes])
         return
-    columns = ("node", "phase", "heard", "answered", "forwarded", "failed", "channel", "serves", "update")
+    columns = ("node", "phase", "heard", "answered", "forwarded", "failed", "busy", "channel", "serves", "update")
     print_rows(columns, status_rows(nodes, time.time()), below=[("channel", "serves", "update")])
 
 
@@ -50,7 +50,17 @@ def status_rows(nodes: Iterable[fleet_pb2.NodeReport], now: float) -> Iterator[t
         numbers = [str(counts.answered), str(counts.forwarded), str(counts.failed)]
         for state in node.models or [fleet_pb2.ModelState()]:
             phase, *progress = _state_columns(state)
-            yield node.node, "silent" if age > _SILENT_SECONDS else phase, f"{_duration(age)} ago", *numbers, *progress
+            phase = "silent" if age > _SILENT_SECONDS else phase
+            yield node.node, phase, f"{_duration(age)} ago", *numbers, *progress
+
+
+def _busy(state: fleet_pb2.ModelState) -> str:
+    """Requests that run, of how many can, that wait, and how full the memory of their tokens is: 3/4+2 61 %."""
+    load = state.worker
+    if not load.slots:
+        return ""
+    waiting = f"+{load.waiting + load.parked}" if load.waiting + load.parked else ""
+    return f"{load.running}/{load.slots}{waiting} {100 * load.kv_tokens / max(1, load.kv_capacity):.0f} %"
 
 
 def _duration(seconds: float) -> str:
@@ -60,13 +70,13 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _state_columns(state: fleet_pb2.ModelState) -> tuple[str, str, str, str]:
+def _state_columns(state: fleet_pb2.ModelState) -> tuple[str, str, str, str, str]:
     if not state.channel:
-        return "", "", "", ""
+        return "", "", "", "", ""
     channel = ChannelName.parse(state.channel)
     phase = fleet_pb2.ModelState.Phase.Name(state.phase).removeprefix("PHASE_").lower()
     serves = _serves(state.serving_revision) if state.serving_revision else "nothing yet"
-    return phase, f"{channel.model}/{channel.channel}", serves, state.detail or _progress(state)
+    return phase, _busy(state), f"{channel.model}/{channel.channel}", serves, state.detail or _progress(state)
 
 
 def _serves(revision: str) -> str:

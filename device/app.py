@@ -11,6 +11,8 @@ import grpc
 import structlog
 
 from deltaic.engine.host import ModelHost
+from deltaic.engine.metrics import metrics_served, registry_of
+from deltaic.engine.report import with_loads
 from deltaic.names import ChannelName
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.reporting import Reporter, own_report
@@ -62,8 +64,16 @@ class Device:
                 (each, await stack.enter_async_context(open_channel(each, node=self.node))) for each in settings.peers
             ]
             sources = sources_of(bulk, upstream, peers, settings.fetch_rate)
-            host = ModelHost(runtime_folder(folder), settings.engine, self.node, "device", log_level=settings.log_level)
+            host = ModelHost(
+                runtime_folder(folder),
+                settings.engine,
+                self.node,
+                "device",
+                log_level=settings.log_level,
+                adapters=settings.adapters or folder / "adapters",
+            )
             stack.push_async_callback(host.close)
+            await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
             decisions = DecisionLog(folder / DECISION_LOG_NAME)
             stack.callback(decisions.close)
             answers = Answers(
@@ -113,7 +123,7 @@ class Device:
 
         def reports() -> list[fleet_pb2.NodeReport]:
             counts = answers.counts.to_proto()
-            return [own_report(self.node, inference_pb2.NODE_ROLE_DEVICE, follower.states(), counts)]
+            return [own_report(self.node, inference_pb2.NODE_ROLE_DEVICE, with_loads(follower.states(), host), counts)]
 
         await follower.restore()
         async with beside(follower.follow(), reporter.run(reports)):

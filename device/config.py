@@ -80,6 +80,10 @@ class DeviceSettings(NodeSettings):
     )
     report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the edge: counts, no content.")
     drain_seconds: float = Field(10.0, ge=0, description="Seconds that running answers have when the device stops.")
+    adapters: Path | None = Field(
+        None,
+        description="Folder of LoRA adapters, MODEL/NAME.gguf, loaded with their models; by default DATA_DIR/adapters.",
+    )
     engine: EngineSettings = Field(default_factory=EngineSettings, description="How models answer.")
 
     @field_validator("channels")
@@ -101,6 +105,11 @@ class DeviceSettings(NodeSettings):
 
     def check_listen(self) -> None:
         """Raises ListensToNetwork for an address that is not of this machine alone, unless that is allowed."""
+        if not self.allow_remote and self.metrics and not is_local(self.metrics):
+            raise ListensToNetwork(
+                f"a device shows its metrics on this machine only, and {self.metrics} can be reached from others",
+                hint="use --metrics 127.0.0.1:9101, or say --allow-remote true if you mean it",
+            )
         if not self.allow_remote and not is_local(self.listen):
             raise ListensToNetwork(
                 f"a device listens on this machine only, and {self.listen} can be reached from others",

@@ -50,6 +50,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     channel=one.key if _is_channel(one.key) else "",
                     revision=str(one.revision),
                     context_tokens=one.context_tokens,
+                    adapters=one.adapters,
                 )
                 for one in served
             ]

@@ -11,6 +11,8 @@ import grpc
 import structlog
 
 from deltaic.engine.host import ModelHost
+from deltaic.engine.metrics import metrics_served, registry_of
+from deltaic.engine.report import with_loads
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
@@ -83,8 +85,16 @@ class Edge:
             ]
             sources = sources_of(bulk, f"center {settings.center}", peers, settings.fetch_rate)
             files = await asyncio.to_thread(ModelFiles, folder / "models")
-            host = ModelHost(run, settings.engine, self.node, "edge", log_level=settings.log_level)
+            host = ModelHost(
+                run,
+                settings.engine,
+                self.node,
+                "edge",
+                log_level=settings.log_level,
+                adapters=settings.adapters or folder / "adapters",
+            )
             stack.push_async_callback(host.close)
+            await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
             valkey = None if settings.index_url else EmbeddedValkey(run)
             self.index_url = valkey.url if valkey else settings.index_url
             deltas = self.deltas = await asyncio.to_thread(
@@ -130,7 +140,7 @@ class _Parts:
     ) -> None:
         settings, node = edge.settings, edge.node
         self._node = node
-        self._folder = folder
+        self._folder, self._host = folder, host
         self._followed = settings.followed
         self._files, self._deltas, self._delta_history = files, deltas, settings.delta_history
         center = f"center {settings.center}"
@@ -212,4 +222,5 @@ class _Parts:
         self.index.changed()
 
     def _report(self) -> fleet_pb2.NodeReport:
-        return own_report(self._node, inference_pb2.NODE_ROLE_EDGE, self._follower.states(), self._statistics.totals())
+        states = with_loads(self._follower.states(), self._host)
+        return own_report(self._node, inference_pb2.NODE_ROLE_EDGE, states, self._statistics.totals())

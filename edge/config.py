@@ -87,6 +87,10 @@ class EdgeSettings(NodeSettings):
     request_seconds: float = Field(120.0, gt=0, description="Deadline of a request that comes without one.")
     report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the center: counts, no content.")
     drain_seconds: float = Field(10.0, ge=0, description="Seconds that running answers have when the edge stops.")
+    adapters: Path | None = Field(
+        None,
+        description="Folder of LoRA adapters, MODEL/NAME.gguf, loaded with their models; by default DATA_DIR/adapters.",
+    )
     engine: EngineSettings = Field(default_factory=EngineSettings, description="How models answer.")
 
     @field_validator("channels")

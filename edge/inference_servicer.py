@@ -55,4 +55,5 @@ def _shown(served: Served) -> inference_pb2.ServedModel:
         channel=served.key if is_channel else "",
         revision=str(served.revision),
         context_tokens=served.context_tokens,
+        adapters=served.adapters,
     )

@@ -17,12 +17,14 @@ from pathlib import Path
 
 import structlog
 
+from deltaic.engine.adapters import adapters_in
 from deltaic.engine.errors import NotServed, WorkerStopping
 from deltaic.engine.memory_budget import MemoryBudget
 from deltaic.engine.relay import LeasedWorker
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.supervisor import MAX_SOCKET_BYTES, Worker
 from deltaic.engine.worker_process import WorkerSpec
+from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName
 
 _log = structlog.get_logger(__name__)
@@ -37,6 +39,7 @@ class Served:
     revision: RevisionName
     context_tokens: int
     memory_bytes: int
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -50,9 +53,19 @@ class ModelHost:
     """Serves revisions under keys (channel names, mostly). Everything runs on one event loop."""
 
     def __init__(
-        self, run_dir: Path, settings: EngineSettings, node: str, role: str, *, log_level: str = "info"
+        self,
+        run_dir: Path,
+        settings: EngineSettings,
+        node: str,
+        role: str,
+        *,
+        log_level: str = "info",
+        adapters: Path | None = None,
     ) -> None:
-        """`run_dir` is made when missing; where its name is too long for sockets, a temporary folder stands in."""
+        """`run_dir` is made when missing; where its name is too long for sockets, a temporary folder stands in.
+
+        `adapters` is a folder of LoRA adapters, MODEL/NAME.gguf, that are loaded with their models.
+        """
         self._run_dir = run_dir
         self._temporary: Path | None = None
         self._settings = settings
@@ -60,6 +73,8 @@ class ModelHost:
         self._node = node
         self._role = role
         self._log_level = log_level
+        self._adapter_folder = adapters
+        self._adapters: dict[str, dict[str, Path]] = {}
         self._by_key: dict[str, _Hosted] = {}
         self._by_revision: dict[RevisionName, _Hosted] = {}
         self._key_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -80,8 +95,14 @@ class ModelHost:
             started = time.monotonic()
             async with self._revision_locks[revision]:
                 hosted = self._by_revision.get(revision) or await self._start(revision, path)
+                hosted.keys.add(key)  # from here on another key that leaves does not take the worker along
+                try:
+                    await self._bring_adapters(hosted, key)
+                    self._check_open()
+                except BaseException:
+                    self._leave(hosted, key)
+                    raise
                 # From here to the end of the block nothing is awaited: the switch is one moment of the loop.
-                hosted.keys.add(key)
                 self._by_revision[revision] = hosted
                 self._by_key[key] = hosted
                 if current is not None:
@@ -107,14 +128,40 @@ class ModelHost:
     def serving(self) -> list[Served]:
         """What is served now, by key."""
         return [
-            Served(key, hosted.revision, hosted.worker.context_tokens, hosted.worker.memory_bytes)
+            Served(
+                key,
+                hosted.revision,
+                hosted.worker.context_tokens,
+                hosted.worker.memory_bytes,
+                hosted.worker.adapters,
+            )
             for key, hosted in sorted(self._by_key.items())
         ]
+
+    def workers(self) -> list[Worker]:
+        """Those that answer some key now; any thread may ask."""
+        return [hosted.worker for hosted in list(self._by_revision.values())]
+
+    async def load_adapter(self, key: str, name: str, path: Path) -> None:
+        """Let requests for `key` name the LoRA adapter in this file, an absolute path, through restarts and switches.
+
+        Raises NotServed, RemoteError with the worker's reason.
+        """
+        async with self._key_locks[key], self.lease(key) as leased:
+            await leased.worker.load_adapter(name, path)
+            self._adapters.setdefault(key, {})[name] = path
+
+    async def unload_adapter(self, key: str, name: str) -> None:
+        """Refuse it to further requests. Raises NotServed, RemoteError with the worker's reason."""
+        async with self._key_locks[key], self.lease(key) as leased:
+            self._adapters.get(key, {}).pop(name, None)
+            await leased.worker.unload_adapter(name)
 
     async def release(self, key: str) -> None:
         """Stop answering a key; return when its worker, if no other key needs it, is drained and gone."""
         async with self._key_locks[key]:
             hosted = self._by_key.pop(key, None)
+            self._adapters.pop(key, None)
             retiring = self._leave(hosted, key) if hosted is not None else None
         if retiring is not None:
             await asyncio.shield(retiring)
@@ -141,6 +188,17 @@ class ModelHost:
             await worker.stop()
             raise
         return _Hosted(worker, revision)
+
+    async def _bring_adapters(self, hosted: _Hosted, key: str) -> None:
+        """Load what the folder has for the model and what the key was given; one that fails stops no switch."""
+        found = await asyncio.to_thread(adapters_in, self._adapter_folder, hosted.revision.model)
+        for name, path in (found | self._adapters.get(key, {})).items():
+            if name in hosted.worker.adapters:
+                continue
+            try:
+                await hosted.worker.load_adapter(name, path)
+            except DeltaicError as error:
+                _log.error("adapter.not_loaded", name=name, reason=error.reason, why=error.message)  # one line
 
     def _check_open(self) -> None:
         if self._closed:

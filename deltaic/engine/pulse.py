@@ -74,8 +74,8 @@ class Pulse:
                     self._heard += not at_once
                     at_once = False
                     self._on_beat()
-            except grpc.RpcError as error:
-                _log.debug("worker.heartbeat_lost", why=str(error))
+            except grpc.aio.AioRpcError as error:
+                _log.debug("worker.heartbeat_lost", code=error.code().name)
             finally:
                 call.cancel()
             await asyncio.sleep(_AGAIN)

@@ -9,6 +9,7 @@ import grpc
 
 from deltaic.engine.ending import Cause
 from deltaic.engine.errors import OutOfTime, WorkerDied, WorkerHung, WorkerKilledForMemory, WorkerStopping
+from deltaic.engine.spans import request_span
 from deltaic.engine.supervisor import Worker
 from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName
@@ -36,14 +37,16 @@ async def generate(
 
     Raises WorkerDied, WorkerRestarting, WorkerStopping, OutOfTime, and what the worker itself refuses with.
     """
-    stub = await leased.worker.ready(remaining)
-    call = stub.Generate(request, timeout=remaining)
-    try:
-        async with _understood(leased):
-            async for response in call:
-                yield response
-    finally:
-        call.cancel()
+    with request_span(request, leased.revision) as span:
+        stub = await leased.worker.ready(remaining)
+        call = stub.Generate(request, timeout=remaining)
+        try:
+            async with _understood(leased):
+                async for response in call:
+                    span.saw(response)
+                    yield response
+        finally:
+            call.cancel()
 
 
 async def count_tokens(

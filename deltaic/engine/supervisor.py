@@ -52,6 +52,7 @@ class Worker:
         self._last_end = Ending(Cause.DIED, "")
         self._start_seconds = 0.0
         self._pause = _FIRST_PAUSE
+        self._adapters: dict[str, Path] = {}
         self.pulse = Pulse()
         self.ends: Counter[Cause] = Counter()
 
@@ -59,6 +60,11 @@ class Worker:
     def name(self) -> str:
         """Unique in its node."""
         return self._name
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that are loaded."""
+        return tuple(sorted(self._adapters))
 
     @property
     def last_end(self) -> Ending:
@@ -144,6 +150,20 @@ class Worker:
             )
         return self._process.stub
 
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Load it now, and into every later incarnation. Raises RemoteError with the worker's reason."""
+        await self.ready(self._spec.settings.start_timeout)
+        assert self._process is not None
+        await self._process.load_adapter(name, path)
+        self._adapters[name] = path
+
+    async def unload_adapter(self, name: str) -> None:
+        """Raises RemoteError with the worker's reason."""
+        await self.ready(self._spec.settings.start_timeout)
+        assert self._process is not None
+        await self._process.unload_adapter(name)
+        self._adapters.pop(name, None)
+
     @contextmanager
     def lease(self) -> Iterator[None]:
         """Hold off `stop` while an answer runs. Counted before anything is awaited."""
@@ -187,6 +207,7 @@ class Worker:
             process = WorkerProcess(self._spec, self._run_dir / f"{self._name}.{self._incarnation}")
             started = time.monotonic()
             await process.start()
+            await self._load_again(process)
         except BaseException:
             self._budget.give_back(self._name)
             raise
@@ -197,6 +218,15 @@ class Worker:
         self._ready.set()
         seconds = round(self._start_seconds, 3)
         _log.info("worker.ready", revision=str(self._spec.revision), worker=process.pid, seconds=seconds)
+
+    async def _load_again(self, process: WorkerProcess) -> None:
+        """Adapters of the incarnation before. One that does not come back must not keep the model from answering."""
+        for name, path in list(self._adapters.items()):
+            try:
+                await process.load_adapter(name, path)
+            except DeltaicError as error:
+                del self._adapters[name]
+                _log.error("adapter.lost", name=name, reason=error.reason, why=error.message)  # one line
 
     async def _take_memory(self) -> None:
         """Raises NotEnoughMemory. A file that is not there is left to the worker, which says so."""

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from deltaic.engine.errors import WorkerFailed
 from deltaic.engine.settings import EngineSettings
 from deltaic.names import RevisionName
 from deltaic.rpc.channel import open_channel
-from deltaic.v1 import inference_pb2, inference_pb2_grpc, worker_pb2_grpc
+from deltaic.rpc.status import from_rpc_error
+from deltaic.v1 import inference_pb2, inference_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 _log = structlog.get_logger(__name__)
 _POLL = 0.01
@@ -101,15 +103,31 @@ class WorkerProcess:
                 start_new_session=True,
             )
             self._forwarding = asyncio.create_task(self._forward())
-            self._group = MemoryGroup.of(self._process.pid)
-            self._kills = self._group.kills()
+            self._note_memory_group()
             await self._wait_until_serving()
+            self._note_memory_group()  # a launcher may have moved it meanwhile
         except OSError as error:
             await asyncio.shield(self.kill())
             raise WorkerFailed(f"no worker process could be started: {error}") from error
         except BaseException:
             await asyncio.shield(self.kill())
             raise
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Raises RemoteError with the worker's reason."""
+        request = worker_pb2.LoadAdapterRequest(name=name, path=str(path))
+        await self._told(self.worker_stub.LoadAdapter(request, timeout=self._spec.settings.start_timeout))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Raises RemoteError with the worker's reason."""
+        request = worker_pb2.UnloadAdapterRequest(name=name)
+        await self._told(self.worker_stub.UnloadAdapter(request, timeout=self._spec.settings.start_timeout))
+
+    async def _told(self, call: Awaitable[object]) -> None:
+        try:
+            await call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, f"the worker for {self._spec.revision.of_model}") from None
 
     async def wait(self) -> Ending:
         """Wait for the end of the process; how it ended."""
@@ -241,6 +259,10 @@ class WorkerProcess:
             str(fields.get("level")), _log.info
         )
         emit(str(fields.get("event", "worker.log")), worker=self.pid, **_values(fields))
+
+    def _note_memory_group(self) -> None:
+        self._group = MemoryGroup.of(self.pid)
+        self._kills = self._group.kills()
 
     def _ending(self, status: int) -> Ending:
         """What a person should read about the end: the worker's own last word, or the crash's."""

@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from deltaic.errors import InvalidArgument
+from deltaic.runtime.addresses import check_address
 from deltaic.runtime.setting_words import SettingsHelp, unknown_variable, what_is_wrong
 
 _LONGEST_NAME = 255
@@ -46,6 +47,20 @@ class NodeSettings(BaseSettings):
     name: str = Field("", description="Name of this node in reports and logs; by default ROLE@HOST.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
     log_json: bool | None = Field(None, description="JSON logs; by default only when stderr is not a terminal.")
+
+    metrics: str = Field(
+        "", description="Address where Prometheus reads metrics, HOST:PORT, like 127.0.0.1:9101; empty is off."
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_have_a_port(cls, address: str) -> str:
+        if not address.strip():
+            return ""
+        checked = check_address(address, listening=True)
+        if checked.startswith("unix"):
+            raise ValueError("write HOST:PORT; metrics are read over HTTP")
+        return checked
 
     @field_validator("name")
     @classmethod

@@ -26,7 +26,7 @@ from deltaic.v1 import inference_pb2 as deltaic_dot_v1_dot_inference__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65ltaic/v1/fleet.proto\x12\ndeltaic.v1\x1a\x1a\x64\x65ltaic/v1/inference.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n\nNodeReport\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\"\n\x04role\x18\x02 \x01(\x0e\x32\x14.deltaic.v1.NodeRole\x12\x0f\n\x07version\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.deltaic.v1.ModelState\x12+\n\x08requests\x18\x06 \x01(\x0b\x32\x19.deltaic.v1.RequestCounts\"\xa5\x02\n\nModelState\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12+\n\x05phase\x18\x02 \x01(\x0e\x32\x1c.deltaic.v1.ModelState.Phase\x12\x17\n\x0ftarget_revision\x18\x03 \x01(\t\x12\x18\n\x10serving_revision\x18\x04 \x01(\t\x12,\n\x08progress\x18\x05 \x01(\x0b\x32\x1a.deltaic.v1.UpdateProgress\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\"h\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_FETCHING\x10\x01\x12\x11\n\rPHASE_LOADING\x10\x02\x12\x0f\n\x0bPHASE_READY\x10\x03\x12\x10\n\x0cPHASE_FAILED\x10\x04\"\xd9\x01\n\x0eUpdateProgress\x12\x12\n\nfull_bytes\x18\x01 \x01(\x04\x12\x14\n\x0creused_bytes\x18\x02 \x01(\x04\x12\x15\n\rfetched_bytes\x18\x03 \x01(\x04\x12\x12\n\nwire_bytes\x18\x04 \x01(\x04\x12\x15\n\rfetch_seconds\x18\x05 \x01(\x01\x12\x16\n\x0eswitch_seconds\x18\x06 \x01(\x01\x12\x18\n\x10\x62ytes_per_second\x18\x07 \x01(\x01\x12\x14\n\x0cseconds_left\x18\x08 \x01(\x01\x12\x13\n\x0b\x64\x65lta_bytes\x18\t \x01(\x04\"X\n\rRequestCounts\x12\x10\n\x08\x61nswered\x18\x01 \x01(\x04\x12\x11\n\tforwarded\x18\x02 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x04\x12\x12\n\nkept_local\x18\x04 \x01(\x04\"8\n\rReportRequest\x12\'\n\x07reports\x18\x01 \x03(\x0b\x32\x16.deltaic.v1.NodeReport\"\x10\n\x0eReportResponse\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x11ListNodesResponse\x12%\n\x05nodes\x18\x01 \x03(\x0b\x32\x16.deltaic.v1.NodeReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x99\x01\n\x0c\x46leetService\x12?\n\x06Report\x12\x19.deltaic.v1.ReportRequest\x1a\x1a.deltaic.v1.ReportResponse\x12H\n\tListNodes\x12\x1c.deltaic.v1.ListNodesRequest\x1a\x1d.deltaic.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65ltaic/v1/fleet.proto\x12\ndeltaic.v1\x1a\x1a\x64\x65ltaic/v1/inference.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n\nNodeReport\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\"\n\x04role\x18\x02 \x01(\x0e\x32\x14.deltaic.v1.NodeRole\x12\x0f\n\x07version\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.deltaic.v1.ModelState\x12+\n\x08requests\x18\x06 \x01(\x0b\x32\x19.deltaic.v1.RequestCounts\"\xcd\x02\n\nModelState\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12+\n\x05phase\x18\x02 \x01(\x0e\x32\x1c.deltaic.v1.ModelState.Phase\x12\x17\n\x0ftarget_revision\x18\x03 \x01(\t\x12\x18\n\x10serving_revision\x18\x04 \x01(\t\x12,\n\x08progress\x18\x05 \x01(\x0b\x32\x1a.deltaic.v1.UpdateProgress\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12&\n\x06worker\x18\x07 \x01(\x0b\x32\x16.deltaic.v1.WorkerLoad\"h\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_FETCHING\x10\x01\x12\x11\n\rPHASE_LOADING\x10\x02\x12\x0f\n\x0bPHASE_READY\x10\x03\x12\x10\n\x0cPHASE_FAILED\x10\x04\"\x87\x01\n\nWorkerLoad\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x0e\n\x06parked\x18\x03 \x01(\r\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x11\n\tkv_tokens\x18\x05 \x01(\x04\x12\x13\n\x0bkv_capacity\x18\x06 \x01(\x04\x12\x10\n\x08restarts\x18\x07 \x01(\r\"\xd9\x01\n\x0eUpdateProgress\x12\x12\n\nfull_bytes\x18\x01 \x01(\x04\x12\x14\n\x0creused_bytes\x18\x02 \x01(\x04\x12\x15\n\rfetched_bytes\x18\x03 \x01(\x04\x12\x12\n\nwire_bytes\x18\x04 \x01(\x04\x12\x15\n\rfetch_seconds\x18\x05 \x01(\x01\x12\x16\n\x0eswitch_seconds\x18\x06 \x01(\x01\x12\x18\n\x10\x62ytes_per_second\x18\x07 \x01(\x01\x12\x14\n\x0cseconds_left\x18\x08 \x01(\x01\x12\x13\n\x0b\x64\x65lta_bytes\x18\t \x01(\x04\"X\n\rRequestCounts\x12\x10\n\x08\x61nswered\x18\x01 \x01(\x04\x12\x11\n\tforwarded\x18\x02 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x04\x12\x12\n\nkept_local\x18\x04 \x01(\x04\"8\n\rReportRequest\x12\'\n\x07reports\x18\x01 \x03(\x0b\x32\x16.deltaic.v1.NodeReport\"\x10\n\x0eReportResponse\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x11ListNodesResponse\x12%\n\x05nodes\x18\x01 \x03(\x0b\x32\x16.deltaic.v1.NodeReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x99\x01\n\x0c\x46leetService\x12?\n\x06Report\x12\x19.deltaic.v1.ReportRequest\x1a\x1a.deltaic.v1.ReportResponse\x12H\n\tListNodes\x12\x1c.deltaic.v1.ListNodesRequest\x1a\x1d.deltaic.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,21 +36,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEREPORT']._serialized_start=100
   _globals['_NODEREPORT']._serialized_end=306
   _globals['_MODELSTATE']._serialized_start=309
-  _globals['_MODELSTATE']._serialized_end=602
-  _globals['_MODELSTATE_PHASE']._serialized_start=498
-  _globals['_MODELSTATE_PHASE']._serialized_end=602
-  _globals['_UPDATEPROGRESS']._serialized_start=605
-  _globals['_UPDATEPROGRESS']._serialized_end=822
-  _globals['_REQUESTCOUNTS']._serialized_start=824
-  _globals['_REQUESTCOUNTS']._serialized_end=912
-  _globals['_REPORTREQUEST']._serialized_start=914
-  _globals['_REPORTREQUEST']._serialized_end=970
-  _globals['_REPORTRESPONSE']._serialized_start=972
-  _globals['_REPORTRESPONSE']._serialized_end=988
-  _globals['_LISTNODESREQUEST']._serialized_start=990
-  _globals['_LISTNODESREQUEST']._serialized_end=1047
-  _globals['_LISTNODESRESPONSE']._serialized_start=1049
-  _globals['_LISTNODESRESPONSE']._serialized_end=1132
-  _globals['_FLEETSERVICE']._serialized_start=1135
-  _globals['_FLEETSERVICE']._serialized_end=1288
+  _globals['_MODELSTATE']._serialized_end=642
+  _globals['_MODELSTATE_PHASE']._serialized_start=538
+  _globals['_MODELSTATE_PHASE']._serialized_end=642
+  _globals['_WORKERLOAD']._serialized_start=645
+  _globals['_WORKERLOAD']._serialized_end=780
+  _globals['_UPDATEPROGRESS']._serialized_start=783
+  _globals['_UPDATEPROGRESS']._serialized_end=1000
+  _globals['_REQUESTCOUNTS']._serialized_start=1002
+  _globals['_REQUESTCOUNTS']._serialized_end=1090
+  _globals['_REPORTREQUEST']._serialized_start=1092
+  _globals['_REPORTREQUEST']._serialized_end=1148
+  _globals['_REPORTRESPONSE']._serialized_start=1150
+  _globals['_REPORTRESPONSE']._serialized_end=1166
+  _globals['_LISTNODESREQUEST']._serialized_start=1168
+  _globals['_LISTNODESREQUEST']._serialized_end=1225
+  _globals['_LISTNODESRESPONSE']._serialized_start=1227
+  _globals['_LISTNODESRESPONSE']._serialized_end=1310
+  _globals['_FLEETSERVICE']._serialized_start=1313
+  _globals['_FLEETSERVICE']._serialized_end=1466
 # @@protoc_insertion_point(module_scope)

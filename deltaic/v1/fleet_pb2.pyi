@@ -112,6 +112,7 @@ class ModelState(_message.Message):
     SERVING_REVISION_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     """`models/{model}/channels/{channel}`."""
     phase: Global___ModelState.Phase.ValueType
@@ -126,6 +127,10 @@ class ModelState(_message.Message):
     def progress(self) -> Global___UpdateProgress:
         """The last or current update."""
 
+    @_builtins.property
+    def worker(self) -> Global___WorkerLoad:
+        """The worker that answers with `serving_revision`; absent before its first heartbeat."""
+
     def __init__(
         self,
         *,
@@ -135,14 +140,61 @@ class ModelState(_message.Message):
         serving_revision: _builtins.str = ...,
         progress: Global___UpdateProgress | None = ...,
         detail: _builtins.str = ...,
+        worker: Global___WorkerLoad | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "detail", b"detail", "phase", b"phase", "progress", b"progress", "serving_revision", b"serving_revision", "target_revision", b"target_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "detail", b"detail", "phase", b"phase", "progress", b"progress", "serving_revision", b"serving_revision", "target_revision", b"target_revision", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
+
+@_typing.final
+class WorkerLoad(_message.Message):
+    """WorkerLoad is what a worker has in hand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    KV_TOKENS_FIELD_NUMBER: _builtins.int
+    KV_CAPACITY_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    running: _builtins.int
+    """Requests that decode or read their prompt."""
+    waiting: _builtins.int
+    """Requests that wait for a slot."""
+    parked: _builtins.int
+    """Requests set aside with their state, to go on later."""
+    slots: _builtins.int
+    """Slots in all."""
+    kv_tokens: _builtins.int
+    """Tokens in the key-value memory of slots."""
+    kv_capacity: _builtins.int
+    """Tokens that it can hold."""
+    restarts: _builtins.int
+    """Times that it was started again since it was first loaded."""
+    def __init__(
+        self,
+        *,
+        running: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        parked: _builtins.int = ...,
+        slots: _builtins.int = ...,
+        kv_tokens: _builtins.int = ...,
+        kv_capacity: _builtins.int = ...,
+        restarts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_capacity", b"kv_capacity", "kv_tokens", b"kv_tokens", "parked", b"parked", "restarts", b"restarts", "running", b"running", "slots", b"slots", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerLoad: _TypeAlias = WorkerLoad  # noqa: Y015
 
 @_typing.final
 class UpdateProgress(_message.Message):

@@ -1,20 +1,19 @@
 """`WorkerService`: what the supervisor asks of its worker. Not for the network."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
 
+from deltaic.engine.adapters import NAME
 from deltaic.engine.errors import BadAdapter, NoAdapter, NoAdaptersHere
 from deltaic.engine.worker.vitals import Vitals
 from deltaic.v1 import worker_pb2, worker_pb2_grpc
 
 _USUAL_MS = 500
 _LEAST_MS = 20
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -69,7 +68,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         context: _Context,  # noqa: ARG002
     ) -> worker_pb2.LoadAdapterResponse:
         path = Path(request.path)
-        if not _NAME.fullmatch(request.name):
+        if not NAME.fullmatch(request.name):
             raise BadAdapter(
                 f"{request.name[:80]!r} cannot name an adapter",
                 hint="use at most 64 of A-Z, a-z, 0-9, '.', '_' and '-'",

@@ -148,12 +148,24 @@ def test_a_node_that_was_not_heard_is_silent(age, phase, heard) -> None:
     assert row[1:3] == (phase, heard)
 
 
+def test_a_node_shows_how_busy_its_worker_is() -> None:
+    load = fleet_pb2.WorkerLoad(running=3, waiting=1, parked=1, slots=4, kv_tokens=610, kv_capacity=1000)
+    (row,) = status_rows([_report(0, phase=fleet_pb2.ModelState.PHASE_READY, worker=load)], 1_000_000)
+    assert row[-4] == "3/4+2 61 %"
+    idle = fleet_pb2.WorkerLoad(slots=4, kv_capacity=1000)
+    (row,) = status_rows([_report(0, phase=fleet_pb2.ModelState.PHASE_READY, worker=idle)], 1_000_000)
+    assert row[-4] == "0/4 0 %"
+    (row,) = status_rows([_report(0, phase=fleet_pb2.ModelState.PHASE_LOADING)], 1_000_000)
+    assert row[-4] == ""
+
+
 def test_status_fits_a_terminal_of_80_columns(terminal) -> None:
     progress = fleet_pb2.UpdateProgress(
         full_bytes=100, fetched_bytes=50, wire_bytes=81_500_000, bytes_per_second=12_345_678.9, seconds_left=200
     )
-    rows = status_rows([_report(3, phase=fleet_pb2.ModelState.PHASE_FETCHING, progress=progress)], 1_000_000)
-    columns = ("node", "phase", "heard", "answered", "forwarded", "failed", "channel", "serves", "update")
+    phase, load = fleet_pb2.ModelState.PHASE_FETCHING, fleet_pb2.WorkerLoad(running=3, slots=4, kv_capacity=9)
+    rows = status_rows([_report(3, phase=phase, progress=progress, worker=load)], 1_000_000)
+    columns = ("node", "phase", "heard", "answered", "forwarded", "failed", "busy", "channel", "serves", "update")
     print_rows(columns, rows, below=[("channel", "serves", "update")])
     lines = terminal.getvalue().splitlines()
     assert len(lines) == 4
