@@ -8,6 +8,7 @@ deadline.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -158,7 +159,11 @@ class Exchange:
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
         raw = [(name.encode(), _printable(value)) for name, value in headers.items()]
-        raw += [(b"cache-control", b"no-store"), (REQUEST_ID_HEADER.encode(), self.request_id.encode())]
+        raw += [
+            (b"date", formatdate(usegmt=True).encode()),
+            (b"cache-control", b"no-store"),
+            (REQUEST_ID_HEADER.encode(), self.request_id.encode()),
+        ]
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 

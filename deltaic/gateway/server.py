@@ -1,16 +1,19 @@
-"""The listening HTTP server of a gateway: an address, uvicorn inside this process's loop, an orderly end."""
+"""The listening HTTP server of a gateway: an address, uvicorn's connections on this process's loop, an orderly end.
+
+uvicorn's own server is not used: it takes the process's signals, and ends in steps of a tenth of a second.
+"""
 
 import asyncio
-import contextlib
 import ipaddress
-import math
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
 import uvicorn
+from uvicorn.server import ServerState
 
 from deltaic.gateway.connection import Connection
 from deltaic.gateway.gateway import Gateway
@@ -40,31 +43,35 @@ class HttpServer:
         sockets = await asyncio.to_thread(listening_sockets, self._listen)
         name = sockets[0].getsockname()
         self.port = 0 if isinstance(name, str | bytes) else name[1]
-        server = _Server(_config(self._gateway))
-        serving = asyncio.create_task(server.serve(sockets), name="http server")
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        config = _config(self._gateway)
+        config.load()
+        make = partial(Connection, config=config, server_state=state, app_state={}, _loop=loop)
+        servers = [await loop.create_server(make, sock=each, backlog=_BACKLOG) for each in sockets]
+        _log.info("http.listening", listen=self._listen, port=self.port)
         try:
-            while not server.started:
-                await asyncio.sleep(0)
-                if serving.done():
-                    await serving
-            _log.info("http.listening", listen=self._listen, port=self.port)
             yield self
         finally:
-            for each in getattr(server, "servers", ()):
-                each.close()
+            for server in servers:
+                server.close()
             await self._gateway.drain(grace)
-            server.should_exit = True
-            await serving
+            await _hang_up(state)
             if self._listen.startswith("unix:"):
                 await asyncio.to_thread(Path(self._listen.removeprefix("unix:")).unlink, missing_ok=True)
 
 
-class _Server(uvicorn.Server):
-    """Signals are the node's business, not the server's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+async def _hang_up(state: ServerState) -> None:
+    """Close connections, those that are still written to a moment later and by force."""
+    for connection in list(state.connections):
+        connection.shutdown()
+    if state.tasks:
+        await asyncio.wait(state.tasks, timeout=_LAST_SECONDS)
+    for connection in list(state.connections):
+        connection.transport.abort()
+    for task in state.tasks:
+        task.cancel()
+    await asyncio.gather(*state.tasks, return_exceptions=True)
 
 
 def _config(gateway: Gateway) -> uvicorn.Config:
@@ -80,7 +87,6 @@ def _config(gateway: Gateway) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(_LAST_SECONDS),
     )
 
 
