@@ -22,6 +22,9 @@ from deltaic.runtime.addresses import check_address, host_and_port
 
 _log = structlog.get_logger(__name__)
 
+SEND_BUFFER = 256 << 10
+"""Bytes of answers that the kernel may hold for one client (Linux takes twice that); by itself it would hold MiBs."""
+
 _BACKLOG = 256
 _KEEP_ALIVE_SECONDS = 30
 _LAST_SECONDS = 1.0
@@ -112,6 +115,7 @@ def _unix_socket(path: str) -> socket.socket:
             Path(path).unlink()
         found.close()
         found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         found.bind(path)
         found.listen(_BACKLOG)
     except OSError:
@@ -128,6 +132,7 @@ def _bound(host: str, port: int) -> list[socket.socket]:
             each = socket.socket(family, kind, protocol)
             bound.append(each)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             if family == socket.AF_INET6:
                 each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             # The second family takes the port that the first one was given.
