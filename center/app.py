@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from center.answer import Answers
 from center.audit_log import AuditLog
 from center.audit_servicer import AuditServicer
 from center.catalog import Catalog
@@ -18,7 +19,7 @@ from center.database import Database
 from center.fleet import Fleet
 from center.fleet_servicer import FleetServicer
 from center.hot import HotModels
-from center.inference_servicer import InferenceServicer
+from center.inference_servicer import LONGEST_ANSWER, InferenceServicer
 from center.library import Library
 from center.manifests import Manifests
 from center.publishing import Publisher, TrialLoad
@@ -30,6 +31,8 @@ from center.watch import WatchHub
 from deltaic.engine.host import ModelHost
 from deltaic.engine.metrics import metrics_served, registry_of
 from deltaic.errors import DeltaicError
+from deltaic.gateway.gateway import Limits
+from deltaic.gateway.mounting import http_face
 from deltaic.rpc.server import Server
 from deltaic.runtime.data_folder import own_data_folder, runtime_folder
 from deltaic.runtime.lifetime import beside
@@ -71,6 +74,7 @@ class Center:
         self._trial_load = trial_load
         self.name = settings.name or f"center@{socket.gethostname()}"
         self.address = settings.listen
+        self.http_port = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Center"]:
@@ -82,8 +86,13 @@ class Center:
             parts = await self._open(stack)
             self.deltas = parts.deltas
             server = Server(self._settings.listen)
-            _register(server, parts)
+            answers = Answers(parts.catalog, parts.hot)
+            _register(server, parts, answers)
             await stack.enter_async_context(server.running(grace=self._settings.grace))
+            limits = Limits(LONGEST_ANSWER, self._settings.http_body_bytes)
+            self.http_port = await stack.enter_async_context(
+                http_face(answers, self._settings.http, limits, grace=self._settings.grace)
+            )
             # Entered last, left first: who watches or waits would otherwise use up the grace of everybody else.
             stack.callback(parts.hub.close)
             if hours := self._settings.collect_hours:
@@ -133,7 +142,7 @@ async def _sign(collector: Collector) -> None:
         _log.warning("chunks.not_signed", message=str(error))
 
 
-def _register(server: Server, parts: _Parts) -> None:
+def _register(server: Server, parts: _Parts, answers: Answers) -> None:
     server.add(
         content_pb2_grpc.add_ContentServiceServicer_to_server,
         ContentServicer(ReadersInTurn(parts.deltas.shelf, parts.chunks), parts.chunks),
@@ -154,7 +163,7 @@ def _register(server: Server, parts: _Parts) -> None:
     )
     server.add(
         inference_pb2_grpc.add_InferenceServiceServicer_to_server,
-        InferenceServicer(parts.catalog, parts.hot),
+        InferenceServicer(answers),
         "deltaic.v1.InferenceService",
     )
     server.add(

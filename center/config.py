@@ -7,6 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from center.reach import KeepPolicy
 from deltaic.engine.settings import EngineSettings
+from deltaic.gateway.settings import MOST_BODY_BYTES, BodyBytes, HttpAddress
 from deltaic.runtime.addresses import ListenAddress
 from deltaic.runtime.settings import NodeSettings, default_data_dir
 
@@ -23,6 +24,12 @@ class CenterSettings(NodeSettings):
     listen: ListenAddress = Field(
         "127.0.0.1:7400", description="Address to listen on, HOST:PORT; port 0 takes a free one."
     )
+    http: HttpAddress = Field(
+        "",
+        description="Where this center speaks HTTP as OpenAI's API does, like 127.0.0.1:8080 or unix:/PATH; empty is "
+        "nowhere.",
+    )
+    http_body_bytes: BodyBytes = Field(MOST_BODY_BYTES, description="Most bytes of one HTTP request, like 8MiB.")
     data_dir: Path = Field(
         default_factory=_below_xdg_data_home,
         description="Folder of everything that this center keeps; one center at a time uses it.",

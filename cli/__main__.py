@@ -13,7 +13,7 @@ from deltaic.errors import DeltaicError
 _OUR_MISTAKE = 70
 _HELP = "Carry language models from a center to branch edges to devices; answer at the nearest place that may see."
 
-_ROOMS = ("nodes", "publish", "registry", "tags", "chat", "plain", "engine", "fleet", "audit", "demo")
+_ROOMS = ("nodes", "gateway", "publish", "registry", "tags", "chat", "plain", "engine", "fleet", "audit", "demo")
 _ON_FILES = ("diff", "patch", "inspect", "split", "join")
 
 

@@ -15,6 +15,9 @@ import structlog
 
 from deltaic.engine.errors import NotServed
 from deltaic.engine.host import ModelHost
+from deltaic.engine.listing import listed
+from deltaic.engine.relay import count_tokens as relay_count_tokens
+from deltaic.engine.relay import embed as relay_embed
 from deltaic.engine.relay import generate as relay_generate
 from deltaic.errors import Code, DeltaicError
 from deltaic.names import ChannelName, RevisionName, parse_target
@@ -77,6 +80,25 @@ class Answers:
             if not isinstance(error, DeltaicError) or error.code not in CALLERS_FAULT:
                 self.counts.failed += 1
             raise
+
+    async def embed(self, request: inference_pb2.EmbedRequest, seconds: float) -> inference_pb2.EmbedResponse:
+        """Vectors by a model that is here: a text to embed never leaves, whatever its label. Raises NotServed."""
+        until = asyncio.get_running_loop().time() + seconds
+        async with self._host.lease(str(parse_target(request.model))) as worker:
+            answer = await relay_embed(worker, request, _left(until))
+        self.counts.answered += 1
+        return answer
+
+    async def count_tokens(
+        self, request: inference_pb2.CountTokensRequest, seconds: float
+    ) -> inference_pb2.CountTokensResponse:
+        """Count with a model that is here; a prompt to count never leaves. Raises NotServed."""
+        async with self._host.lease(str(parse_target(request.model))) as worker:
+            return await relay_count_tokens(worker, request, seconds)
+
+    async def list_models(self, _seconds: float) -> inference_pb2.ListModelsResponse:
+        """What is here now."""
+        return listed(self._host.serving())
 
     async def _answer(self, request: inference_pb2.GenerateRequest, target: _Target, until: float) -> _Stream:
         decision = await asyncio.to_thread(decide, request, self._manner.policy)

@@ -13,6 +13,8 @@ import structlog
 from deltaic.engine.host import ModelHost
 from deltaic.engine.metrics import metrics_served, registry_of
 from deltaic.engine.report import with_loads
+from deltaic.gateway.gateway import Limits
+from deltaic.gateway.mounting import http_face
 from deltaic.names import ChannelName
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.reporting import Reporter, own_report
@@ -30,7 +32,7 @@ from deltaic.weights.manifest import Manifest
 from device.answer import Answers, Manner
 from device.config import DeviceSettings
 from device.decision_log import DecisionLog
-from device.inference_servicer import InferenceServicer
+from device.inference_servicer import DEFAULT_SECONDS, InferenceServicer
 from device.uplink import Uplink
 
 _log = structlog.get_logger(__name__)
@@ -45,6 +47,7 @@ class Device:
         self.settings = settings
         self.node = settings.name or f"device@{platform.node()}"
         self.port = 0
+        self.http_port = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Device"]:
@@ -85,15 +88,24 @@ class Device:
             server = Server(settings.listen)
             server.add(
                 inference_pb2_grpc.add_InferenceServiceServicer_to_server,
-                InferenceServicer(answers, host),
+                InferenceServicer(answers),
                 "deltaic.v1.InferenceService",
             )
             await stack.enter_async_context(server.running(grace=settings.drain_seconds, serving=False))
             self.port = server.port
+            limits = Limits(DEFAULT_SECONDS, settings.http_body_bytes)
+            self.http_port = await stack.enter_async_context(
+                http_face(answers, settings.http, limits, grace=settings.drain_seconds)
+            )
             await stack.enter_async_context(self._following(folder, bulk, sources, host, answers))
             await server.set_serving(True)
             _log.info(
-                "device.ready", node=self.node, listen=settings.listen, port=self.port, upstream=settings.upstream
+                "device.ready",
+                node=self.node,
+                listen=settings.listen,
+                port=self.port,
+                http_port=self.http_port,
+                upstream=settings.upstream,
             )
             yield self
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from deltaic.engine.settings import EngineSettings
+from deltaic.gateway.settings import MOST_BODY_BYTES, BodyBytes, HttpAddress
 from deltaic.names import ChannelName
 from deltaic.runtime.addresses import ListenAddress, NodeAddress
 from deltaic.runtime.setting_words import Words
@@ -32,6 +33,12 @@ class DeviceSettings(NodeSettings):
         False,
         description="Listen on an address that other machines reach; their prompts then cross the network in clear.",
     )
+    http: HttpAddress = Field(
+        "",
+        description="Where this device speaks HTTP as OpenAI's API does, like 127.0.0.1:8080 or unix:/PATH; empty is "
+        "nowhere.",
+    )
+    http_body_bytes: BodyBytes = Field(MOST_BODY_BYTES, description="Most bytes of one HTTP request, like 8MiB.")
     data_dir: Path = Field(
         default_factory=lambda: default_data_dir("device"),
         description="Folder of the models and of the decision log; one device at a time uses it.",
@@ -105,16 +112,12 @@ class DeviceSettings(NodeSettings):
 
     def check_listen(self) -> None:
         """Raises ListensToNetwork for an address that is not of this machine alone, unless that is allowed."""
-        if not self.allow_remote and self.metrics and not is_local(self.metrics):
-            raise ListensToNetwork(
-                f"a device shows its metrics on this machine only, and {self.metrics} can be reached from others",
-                hint="use --metrics 127.0.0.1:9101, or say --allow-remote true if you mean it",
-            )
-        if not self.allow_remote and not is_local(self.listen):
-            raise ListensToNetwork(
-                f"a device listens on this machine only, and {self.listen} can be reached from others",
-                hint="use --listen 127.0.0.1:7420 or unix:/PATH, or say --allow-remote true if you mean it",
-            )
+        for flag, listen in (("--listen", self.listen), ("--http", self.http), ("--metrics", self.metrics)):
+            if listen and not self.allow_remote and not is_local(listen):
+                raise ListensToNetwork(
+                    f"a device listens on this machine only, and {listen} can be reached from others",
+                    hint=f"use {flag} 127.0.0.1:PORT or unix:/PATH, or say --allow-remote true if you mean it",
+                )
 
 
 def is_local(listen: str) -> bool:

@@ -8,7 +8,8 @@ from typing import cast
 import structlog
 
 from deltaic.engine.errors import NotServed, WorkerFailed
-from deltaic.engine.relay import LeasedWorker, count_tokens, generate
+from deltaic.engine.listing import listed
+from deltaic.engine.relay import LeasedWorker, count_tokens, embed, generate
 from deltaic.errors import Code, DeltaicError
 from deltaic.names import parse_target
 from deltaic.v1 import inference_pb2
@@ -88,6 +89,32 @@ class Answers:
         finally:
             self._count(target, outcome)
 
+    async def embed(self, request: inference_pb2.EmbedRequest, seconds: float) -> inference_pb2.EmbedResponse:
+        """Vectors within `seconds`. Decided as `generate` is, and raises as that does."""
+        target = parse_target(request.model)
+        outcome: Outcome | None = Outcome.FAILED
+        try:
+            async with AsyncExitStack() as stack:
+                until = _now() + seconds
+                leased = await self._leased(stack, target, request.sensitivity, until)
+                if leased is None:
+                    answer = await self._line.embed(target, request, until - _now())
+                    outcome = Outcome.FORWARDED
+                else:
+                    answer = await embed(leased, request, until - _now())
+                    outcome = Outcome.ANSWERED
+                return answer
+        except DeltaicError as error:
+            outcome = None if _is_clients_fault(error) else Outcome.FAILED
+            if isinstance(error, CenterUnreachable):
+                await self._name_neighbours(error, target)
+            raise
+        except asyncio.CancelledError:
+            outcome = None
+            raise
+        finally:
+            self._count(target, outcome)
+
     async def count_tokens(
         self, request: inference_pb2.CountTokensRequest, seconds: float
     ) -> inference_pb2.CountTokensResponse:
@@ -100,6 +127,10 @@ class Answers:
             if leased is None:
                 raise NotHeldHere(f"{target} is not served by this edge", hint="`deltaic models` lists what is")
             return await count_tokens(leased, request, until - _now())
+
+    async def list_models(self, _seconds: float) -> inference_pb2.ListModelsResponse:
+        """What is loaded now."""
+        return listed(self._hot_set.serving())
 
     async def _leased(
         self,

@@ -13,6 +13,8 @@ import structlog
 from deltaic.engine.host import ModelHost
 from deltaic.engine.metrics import metrics_served, registry_of
 from deltaic.engine.report import with_loads
+from deltaic.gateway.gateway import Limits
+from deltaic.gateway.mounting import http_face
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
@@ -65,6 +67,7 @@ class Edge:
         self.settings = settings
         self.node = settings.name or f"edge@{socket.gethostname()}"
         self.port = 0
+        self.http_port = 0
         self.index_url = settings.index_url
 
     @asynccontextmanager
@@ -108,6 +111,10 @@ class Edge:
             await stack.enter_async_context(parts.index.running(parts.entry))
             await stack.enter_async_context(parts.server.running(grace=settings.drain_seconds, serving=False))
             self.port = parts.server.port
+            limits = Limits(settings.request_seconds, settings.http_body_bytes)
+            self.http_port = await stack.enter_async_context(
+                http_face(parts.answers, settings.http, limits, grace=settings.drain_seconds)
+            )
             await stack.enter_async_context(parts.following())
             self._say_ready(parts)
             yield self
@@ -118,6 +125,7 @@ class Edge:
             node=self.node,
             listen=self.settings.listen,
             port=self.port,
+            http_port=self.http_port,
             center=self.settings.center,
             channels=self.settings.channels,
             serving={key: str(revision) for key, revision in parts.hot_set.keys().items()},
@@ -167,9 +175,9 @@ class _Parts:
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
         line = CenterLine(calls, center, coming)
-        answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
+        self.answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
         self.server = Server(settings.listen)
-        self._register(InferenceServicer(answers, host, settings.request_seconds), settings.center)
+        self._register(InferenceServicer(self.answers, settings.request_seconds), settings.center)
 
     def _register(self, inference: InferenceServicer, center: str) -> None:
         add = self.server.add

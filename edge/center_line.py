@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import grpc
 
-from deltaic.errors import Code
+from deltaic.errors import Code, DeltaicError
 from deltaic.rpc.status import from_rpc_error
 from deltaic.v1 import inference_pb2, inference_pb2_grpc
 from edge.errors import NoTimeLeft
@@ -37,17 +37,34 @@ class CenterLine:
 
         Raises CenterUnreachable, NoTimeLeft, and what the center answers with. Closing this cancels the call there.
         """
-        timeout = seconds - min(_MARGIN_SECONDS, _MARGIN_SHARE * seconds)
-        if timeout <= 0:
-            raise NoTimeLeft(f"no time left to ask the center for {target}", hint="ask again, with more time")
-        call = self._stub.Generate(request, timeout=timeout)
+        call = self._stub.Generate(request, timeout=_timeout(target, seconds))
         try:
             async for response in call:
                 yield response
         except grpc.RpcError as failure:
-            error = from_rpc_error(failure, self._name)
-            if error.code is Code.UNAVAILABLE and error.reason == "UNREACHABLE":
-                raise line_cut(target, self._coming(target)) from None
-            raise error from None
+            raise self._meaning(failure, target) from None
         finally:
             call.cancel()
+
+    async def embed(
+        self, target: Target, request: inference_pb2.EmbedRequest, seconds: float
+    ) -> inference_pb2.EmbedResponse:
+        """The center's vectors. Raises as `generate` does."""
+        try:
+            return await self._stub.Embed(request, timeout=_timeout(target, seconds))
+        except grpc.RpcError as failure:
+            raise self._meaning(failure, target) from None
+
+    def _meaning(self, failure: grpc.RpcError, target: Target) -> DeltaicError:
+        error = from_rpc_error(failure, self._name)
+        if error.code is Code.UNAVAILABLE and error.reason == "UNREACHABLE":
+            return line_cut(target, self._coming(target))
+        return error
+
+
+def _timeout(target: Target, seconds: float) -> float:
+    """What the center gets of the seconds that are left. Raises NoTimeLeft."""
+    timeout = seconds - min(_MARGIN_SECONDS, _MARGIN_SHARE * seconds)
+    if timeout <= 0:
+        raise NoTimeLeft(f"no time left to ask the center for {target}", hint="ask again, with more time")
+    return timeout

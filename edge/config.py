@@ -8,6 +8,7 @@ from pydantic import ByteSize, Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from deltaic.engine.settings import EngineSettings
+from deltaic.gateway.settings import MOST_BODY_BYTES, BodyBytes, HttpAddress
 from deltaic.names import ChannelName
 from deltaic.runtime.addresses import ListenAddress, NodeAddress
 from deltaic.runtime.setting_words import Words
@@ -26,6 +27,12 @@ class EdgeSettings(NodeSettings):
     listen: ListenAddress = Field(
         "127.0.0.1:7410", description="Address to listen on, HOST:PORT; port 0 takes a free one."
     )
+    http: HttpAddress = Field(
+        "",
+        description="Where this edge speaks HTTP as OpenAI's API does, like 127.0.0.1:8080 or unix:/PATH; empty is "
+        "nowhere.",
+    )
+    http_body_bytes: BodyBytes = Field(MOST_BODY_BYTES, description="Most bytes of one HTTP request, like 8MiB.")
     data_dir: Path = Field(
         default_factory=lambda: default_data_dir("edge"),
         description="Folder of the model files that this edge keeps; one edge at a time uses it.",

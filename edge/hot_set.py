@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from deltaic.engine.errors import WorkerFailed
-from deltaic.engine.host import ModelHost
+from deltaic.engine.host import ModelHost, Served
 from deltaic.engine.relay import LeasedWorker
 from deltaic.names import ChannelName, RevisionName
 from deltaic.store.model_files import ModelFiles
@@ -61,6 +61,10 @@ class HotSet:
     def keys(self) -> dict[str, RevisionName]:
         """What is loaded: channel or revision name -> revision."""
         return dict(self._keys)
+
+    def serving(self) -> list[Served]:
+        """What the host answers with now."""
+        return self._host.serving()
 
     def leases(self) -> dict[RevisionName, int]:
         """Requests that use, or wait for, a revision at this moment."""

@@ -6,8 +6,6 @@ from typing import Any
 
 import grpc
 
-from deltaic.engine.host import ModelHost, Served
-from deltaic.names import ChannelName, parse_target
 from deltaic.v1 import inference_pb2, inference_pb2_grpc
 from edge.answer import Answers
 
@@ -17,10 +15,9 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     """Stateless but for what it is given."""
 
-    def __init__(self, answers: Answers, host: ModelHost, default_seconds: float) -> None:
+    def __init__(self, answers: Answers, default_seconds: float) -> None:
         """`default_seconds` is the deadline of a call that came without one."""
         self._answers = answers
-        self._host = host
         self._default_seconds = default_seconds
 
     async def Generate(
@@ -30,6 +27,9 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             async for piece in pieces:
                 yield piece
 
+    async def Embed(self, request: inference_pb2.EmbedRequest, context: _Context) -> inference_pb2.EmbedResponse:
+        return await self._answers.embed(request, self._seconds(context))
+
     async def CountTokens(
         self, request: inference_pb2.CountTokensRequest, context: _Context
     ) -> inference_pb2.CountTokensResponse:
@@ -38,22 +38,10 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def ListModels(
         self,
         request: inference_pb2.ListModelsRequest,  # noqa: ARG002  # gRPC passes both
-        context: _Context,  # noqa: ARG002
+        context: _Context,
     ) -> inference_pb2.ListModelsResponse:
-        served = sorted(self._host.serving(), key=lambda one: (one.revision.model, one.key))
-        return inference_pb2.ListModelsResponse(models=[_shown(one) for one in served])
+        return await self._answers.list_models(self._seconds(context))
 
     def _seconds(self, context: _Context) -> float:
         remaining = context.time_remaining()
         return self._default_seconds if remaining is None else remaining
-
-
-def _shown(served: Served) -> inference_pb2.ServedModel:
-    is_channel = isinstance(parse_target(served.key), ChannelName)
-    return inference_pb2.ServedModel(
-        model=str(served.revision.of_model),
-        channel=served.key if is_channel else "",
-        revision=str(served.revision),
-        context_tokens=served.context_tokens,
-        adapters=served.adapters,
-    )

@@ -58,6 +58,15 @@ async def count_tokens(
         return await stub.CountTokens(request, timeout=remaining)
 
 
+async def embed(
+    leased: LeasedWorker, request: inference_pb2.EmbedRequest, remaining: float
+) -> inference_pb2.EmbedResponse:
+    """Vectors by the leased model. Raises as `generate` does."""
+    stub = await leased.worker.ready(remaining)
+    async with _understood(leased):
+        return await stub.Embed(request, timeout=remaining)
+
+
 @asynccontextmanager
 async def _understood(leased: LeasedWorker) -> AsyncIterator[None]:
     """Turn what gRPC raises for a call to a worker into our errors."""

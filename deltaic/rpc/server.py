@@ -62,7 +62,7 @@ class Server:
         try:
             return self._server.add_insecure_port(address)
         except RuntimeError:
-            raise _refused(address) from None
+            raise refused(address) from None
 
     @asynccontextmanager
     async def running(self, *, grace: float = 5.0, serving: bool = True) -> AsyncIterator["Server"]:
@@ -84,10 +84,11 @@ class Server:
             await self._server.stop(grace)
 
 
-def _refused(address: str) -> PortInUse:
-    """Say why the address cannot be listened on; gRPC tells only that."""
+def refused(address: str, flag: str = "--listen") -> PortInUse:
+    """Say why the address cannot be listened on; gRPC tells only that. `flag` is the setting that chose it."""
     if address.startswith("unix"):
-        hint = "its folder must exist and be writable, and its path be short (107 bytes): choose another with --listen"
+        hint = "its folder must exist and be writable, and its path be short (107 bytes)"
+        hint += f": choose another with {flag}"
         return PortInUse(f"cannot listen on {address}", hint=hint)
     host, port = host_and_port(address)
     why = "the port is taken or the address is not of this machine"
@@ -104,4 +105,4 @@ def _refused(address: str) -> PortInUse:
     except OSError as error:
         causes = {errno.EADDRINUSE: "the port is taken", errno.EADDRNOTAVAIL: "the address is not of this machine"}
         why = causes.get(error.errno or 0, why)
-    return PortInUse(f"cannot listen on {address}", hint=f"{why}: choose another with --listen")
+    return PortInUse(f"cannot listen on {address}", hint=f"{why}: choose another with {flag}")

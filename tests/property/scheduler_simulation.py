@@ -47,6 +47,7 @@ class Simulation:
     running: dict[Hashable, Request] = field(default_factory=dict)
     done: dict[Hashable, list[int]] = field(default_factory=dict)
     refused: list[Hashable] = field(default_factory=list)
+    retries: list[int] = field(default_factory=list)
     late: list[Hashable] = field(default_factory=list)
     served: dict[str, int] = field(default_factory=dict)
     steps: list[tuple[float, int, int]] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Simulation:
         try:
             self.scheduler.add([request], self.now)
         except (QueueFull, DeadlineTooShort) as error:
-            assert int(error.metadata["retry_after_ms"]) > 0
+            self.retries.append(int(error.metadata["retry_after_ms"]))
             self.refused.append(request.id)
             return False
         self.running[request.id] = request
