@@ -84,7 +84,7 @@ proto-check: $(READY) ## contracts: generated code up to date, buf lint, nothing
 # ---- measure -----------------------------------------------------------------------------------------------------
 
 BENCH_READY := .venv/.ready-bench
-BENCHES := bench-delta bench-transfer
+BENCHES := bench-delta bench-transfer bench-engine
 
 .PHONY: bench-setup
 bench-setup: $(BENCH_READY) ## install what Deltaic is measured beside
@@ -99,6 +99,8 @@ $(BENCH_READY): $(READY) tools/bench_setup.sh
 bench-delta: ## size, speed and memory of deltas beside their peers (ARGS=...)
 .PHONY: bench-transfer
 bench-transfer: ## pulling a model beside curl from nginx, and over a line that is cut (ARGS=...)
+.PHONY: bench-engine
+bench-engine: ## answering many at once beside llama-server (ARGS=...)
 $(BENCHES): bench-%: bench-setup models
 	@echo "bench $*"
 	@$(BIN)/python bench/$*.py $(ARGS)

@@ -147,6 +147,16 @@ def within(metric: str, case: str, unit: str, ours: float, *, allowed: float) ->
     return Row(metric, case, unit, ours, allowed, ratio, 1.0, ours <= allowed, "allowed")
 
 
+def at_least(metric: str, case: str, unit: str, ours: float, *, needed: float) -> Row:
+    """Ours beside the least that is good enough, for a figure of which more is better: the ratio is turned round.
+
+    Raises BenchFailed when ours is 0.
+    """
+    if not ours > 0:
+        raise BenchFailed(f"{metric}, {case}: measured as {ours}")
+    return Row(metric, case, unit, ours, needed, needed / ours, 1.0, ours >= needed, "needed")
+
+
 class Report:
     """The rows of one bench run."""
 

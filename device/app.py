@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import structlog
+from prometheus_client import generate_latest
 
 from deltaic.engine.host import ModelHost
 from deltaic.engine.metrics import metrics_served, registry_of
@@ -76,7 +77,8 @@ class Device:
                 adapters=settings.adapters or folder / "adapters",
             )
             stack.push_async_callback(host.close)
-            await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
+            registry = registry_of(host)
+            await stack.enter_async_context(metrics_served(settings.metrics, registry))
             decisions = DecisionLog(folder / DECISION_LOG_NAME)
             stack.callback(decisions.close)
             answers = Answers(
@@ -95,7 +97,7 @@ class Device:
             self.port = server.port
             limits = Limits(DEFAULT_SECONDS, settings.http_body_bytes)
             self.http_port = await stack.enter_async_context(
-                http_face(answers, settings.http, limits, grace=settings.drain_seconds)
+                http_face(answers, settings.http, limits, grace=settings.drain_seconds, metrics=lambda: generate_latest(registry))
             )
             await stack.enter_async_context(self._following(folder, bulk, sources, host, answers))
             await server.set_serving(True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import structlog
+from prometheus_client import generate_latest
 
 from deltaic.engine.host import ModelHost
 from deltaic.engine.metrics import metrics_served, registry_of
@@ -97,7 +98,8 @@ class Edge:
                 adapters=settings.adapters or folder / "adapters",
             )
             stack.push_async_callback(host.close)
-            await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
+            registry = registry_of(host)
+            await stack.enter_async_context(metrics_served(settings.metrics, registry))
             valkey = None if settings.index_url else EmbeddedValkey(run)
             self.index_url = valkey.url if valkey else settings.index_url
             deltas = self.deltas = await asyncio.to_thread(
@@ -113,7 +115,7 @@ class Edge:
             self.port = parts.server.port
             limits = Limits(settings.request_seconds, settings.http_body_bytes)
             self.http_port = await stack.enter_async_context(
-                http_face(parts.answers, settings.http, limits, grace=settings.drain_seconds)
+                http_face(parts.answers, settings.http, limits, grace=settings.drain_seconds, metrics=lambda: generate_latest(registry))
             )
             await stack.enter_async_context(parts.following())
             self._say_ready(parts)

@@ -8,7 +8,7 @@ from pathlib import Path
 import harness
 import pytest
 import tables
-from harness import BenchFailed, Report, against_peer, in_turn, measure, middle, within
+from harness import BenchFailed, Report, against_peer, at_least, in_turn, measure, middle, within
 
 HOLD_40_MIB = "held = bytearray(40 << 20); print(len(held))"
 
@@ -66,6 +66,8 @@ def test_a_bar_holds_up_to_its_ratio() -> None:
     assert against_peer("time", "case", "s", 1.0, 2.0, peer_name="peer").holds is None
     assert within("memory", "case", "MiB", 65.0, allowed=64.0).holds is False
     assert within("repeated", "case", "chunks", 0, allowed=0).holds is True
+    assert at_least("chance", "case", "", 0.5, needed=0.01).ratio == pytest.approx(0.02)
+    assert at_least("chance", "case", "", 0.001, needed=0.01).holds is False
     with pytest.raises(BenchFailed):
         against_peer("time", "case", "s", 1.0, 0.0, peer_name="peer")
 
