@@ -97,7 +97,13 @@ class Device:
             self.port = server.port
             limits = Limits(DEFAULT_SECONDS, settings.http_body_bytes)
             self.http_port = await stack.enter_async_context(
-                http_face(answers, settings.http, limits, grace=settings.drain_seconds, metrics=lambda: generate_latest(registry))
+                http_face(
+                    answers,
+                    settings.http,
+                    limits,
+                    grace=settings.drain_seconds,
+                    metrics=lambda: generate_latest(registry),
+                )
             )
             await stack.enter_async_context(self._following(folder, bulk, sources, host, answers))
             await server.set_serving(True)

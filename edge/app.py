@@ -115,7 +115,13 @@ class Edge:
             self.port = parts.server.port
             limits = Limits(settings.request_seconds, settings.http_body_bytes)
             self.http_port = await stack.enter_async_context(
-                http_face(parts.answers, settings.http, limits, grace=settings.drain_seconds, metrics=lambda: generate_latest(registry))
+                http_face(
+                    parts.answers,
+                    settings.http,
+                    limits,
+                    grace=settings.drain_seconds,
+                    metrics=lambda: generate_latest(registry),
+                )
             )
             await stack.enter_async_context(parts.following())
             self._say_ready(parts)
