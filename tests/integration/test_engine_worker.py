@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from engine_asking import KEY, REVISION, SETTINGS, answer, ask, endless
 
-from deltaic.engine.errors import BadRequest, NotServed, OutOfTime, PromptTooLong, QueueFull
+from deltaic.engine.errors import BadRequest, DeadlineTooShort, NotServed, OutOfTime, PromptTooLong, QueueFull
 from deltaic.engine.host import ModelHost
 from deltaic.engine.relay import count_tokens, generate
 from deltaic.errors import DeltaicError
@@ -135,7 +135,8 @@ async def test_a_key_that_nobody_serves_is_not_found(host: ModelHost) -> None:
 
 async def test_deadlines_end_answers_and_free_their_slots(host: ModelHost) -> None:
     late = await asyncio.gather(*(answer(host, endless(), 0.7) for _ in range(4)), return_exceptions=True)
-    assert [type(each) for each in late] == [OutOfTime] * 4
+    assert {each.reason for each in late if isinstance(each, DeltaicError)} <= {OutOfTime.reason, DeadlineTooShort.reason}
+    assert all(isinstance(each, DeltaicError) for each in late)
     _, completion = await answer(host, endless(2))
     assert completion.timings.queue_ms < 5000
 

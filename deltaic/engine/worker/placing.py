@@ -10,12 +10,13 @@ import structlog
 from deltaic.engine.errors import WorkerFailed
 from deltaic.engine.native.backends import BackendChoice, load_backends
 from deltaic.engine.placement.gpus import GpuFacts, LlamaGpus
-from deltaic.engine.placement.model_facts import read_facts
+from deltaic.engine.placement.model_facts import ModelFacts, read_facts
 from deltaic.engine.placement.plan import Plan, ladder
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.worker.context import DecodeFailed
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.native_log import NativeLog
+from deltaic.errors import DeltaicError
 
 _log = structlog.get_logger(__name__)
 _C = TypeVar("_C")
@@ -43,11 +44,11 @@ def load_placed(
     """Load the model and open its context, by the first rung of the ladder that finds memory.
 
     `open_context` should decode a token: some memory is taken only then. It raises WorkerFailed or DecodeFailed, and
-    leaves nothing open. Raises WorkerFailed, PlacementRefused, CpuCodeUnusable, NotGGUF, Truncated, BadLayout.
+    leaves nothing open. Raises WorkerFailed, PlacementRefused, CpuCodeUnusable.
     """
     backend = load_backends(settings.cpu_variant)
     _log.info("backend.chosen", cpu=backend.cpu, features=" ".join(backend.features), why=backend.why)
-    rungs = ladder(read_facts(path), settings, (gpus or LlamaGpus()).gpus())
+    rungs = ladder(_facts(path), settings, (gpus or LlamaGpus()).gpus())
     for plan in rungs:
         try:
             model, context = _try(path, log, plan, open_context)
@@ -61,6 +62,13 @@ def load_placed(
             _log.info("model.placed", gpu_layers=plan.gpu_layers, layers=plan.layers, why="; ".join(plan.why))
             return model, context, placed
     raise AssertionError("a ladder has a rung")
+
+
+def _facts(path: Path) -> ModelFacts:
+    try:
+        return read_facts(path)
+    except DeltaicError as error:
+        raise WorkerFailed(f"{path.name} cannot be served: {error.message}", hint=error.hint) from None
 
 
 def _try(path: Path, log: NativeLog, plan: Plan, open_context: Callable[[Model], _C]) -> tuple[Model, _C]:
