@@ -135,7 +135,10 @@ async def test_a_key_that_nobody_serves_is_not_found(host: ModelHost) -> None:
 
 async def test_deadlines_end_answers_and_free_their_slots(host: ModelHost) -> None:
     late = await asyncio.gather(*(answer(host, endless(), 0.7) for _ in range(4)), return_exceptions=True)
-    assert {each.reason for each in late if isinstance(each, DeltaicError)} <= {OutOfTime.reason, DeadlineTooShort.reason}
+    assert {each.reason for each in late if isinstance(each, DeltaicError)} <= {
+        OutOfTime.reason,
+        DeadlineTooShort.reason,
+    }
     assert all(isinstance(each, DeltaicError) for each in late)
     _, completion = await answer(host, endless(2))
     assert completion.timings.queue_ms < 5000
