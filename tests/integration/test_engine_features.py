@@ -181,7 +181,7 @@ async def test_probabilities_are_reported_with_every_token(host: ModelHost) -> N
 async def test_what_cannot_be_followed_is_refused_and_others_go_on(host: ModelHost) -> None:
     running = asyncio.create_task(answer(host, endless(60)))
     for constraint in (pb.Constraint(grammar="root ::= ("), pb.Constraint(json_schema='{"type": "nonsense"}')):
-        with pytest.raises(DeltaicError, match="cannot be followed|is not GBNF"):
+        with pytest.raises(DeltaicError, match=r"cannot be followed|is not GBNF"):
             await answer(host, ask("x", constraint=constraint))
     with pytest.raises(DeltaicError, match="no adapter"):
         await answer(host, ask("x", adapters=[pb.AdapterUse(name="unknown")]))

@@ -12,30 +12,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import structlog
-
 from deltaic.engine.errors import OutOfTime, QueueFull, WorkerStopping
-from deltaic.engine.scheduling.memory import Memory
-from deltaic.engine.scheduling.pace import Pace
 from deltaic.engine.scheduling.request import Request, Scope
-from deltaic.engine.scheduling.scheduler import Feed, Limits, Scheduler, Step
+from deltaic.engine.scheduling.scheduler import Step
 from deltaic.engine.settings import EngineSettings
-from deltaic.engine.worker.adapters import AdapterShelf
 from deltaic.engine.worker.answering import Answer, Deliver, Event
 from deltaic.engine.worker.commands import Ask, Cancel, Command, Embed, LoadAdapter, Stop, UnloadAdapter
-from deltaic.engine.worker.context import Context, DecodeFailed
-from deltaic.engine.worker.embedding import Embedder, EmbedJob
+from deltaic.engine.worker.embedding import EmbedJob
 from deltaic.engine.worker.job import Job
+from deltaic.engine.worker.loading import Parts, load
 from deltaic.engine.worker.model import Model
-from deltaic.engine.worker.native_log import NativeLog
-from deltaic.engine.worker.placing import Placed, load_placed
 from deltaic.engine.worker.sampling import Sampler
-from deltaic.engine.worker.states import SlotStates
 from deltaic.engine.worker.vitals import IDLE_SECONDS, Backend, How, Load, Vitals
 from deltaic.errors import DeltaicError
 from deltaic.v1 import inference_pb2
 
-_log = structlog.get_logger(__name__)
 _HOW = {
     inference_pb2.Completion.FINISH_REASON_STOP: How.STOP,
     inference_pb2.Completion.FINISH_REASON_LENGTH: How.LENGTH,
@@ -77,14 +68,7 @@ class Executor:
     _answers: dict[int, list[Answer]] = field(default_factory=dict)
     _outbox: Post = field(default_factory=list)
     _thread: threading.Thread = field(init=False)
-    _model: Model = field(init=False)
-    _context: Context = field(init=False)
-    _states: SlotStates = field(init=False)
-    _scheduler: Scheduler = field(init=False)
-    _adapters: AdapterShelf = field(init=False)
-    _embedder: Embedder = field(init=False)
-    placed: Placed = field(init=False)
-    _token_bytes: int = 1
+    _parts: Parts = field(init=False)
 
     def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
@@ -120,7 +104,7 @@ class Executor:
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names that requests may use."""
-        return self._adapters.names if self.loaded.done() else ()
+        return self._parts.adapters.names if self.loaded.done() else ()
 
     def stop(self) -> None:
         """End the thread after the step that runs now; jobs still there fail with WorkerStopping."""
@@ -140,65 +124,25 @@ class Executor:
         for identifier in list(self._answers):
             self._fail(identifier, WorkerStopping("the worker is stopping", hint="send the request again"), How.FAILED)
         self._send()
-        self._embedder.close()
-        self._context.close()
-        self._model.close()
+        self._parts.close()
 
     def _load(self) -> None:
-        """Load, then decode two tokens: a worker that says it serves has served."""
-        log = NativeLog()
-        log.install()
-        started = time.monotonic()
-        self._model, self._context, self.placed = load_placed(self.path, self.settings, log, self._warm)
-        self._states = SlotStates(self._context)
-        self._adapters = AdapterShelf(self._model, self._context.pointer, log)
-        self._embedder = Embedder(self._model, self.settings)
-        limits = Limits(
-            self.settings.slots,
-            self.settings.queue,
-            self._context.batch_tokens,
-            self.settings.prefill_chunk,
-            self.settings.patience,
-        )
-        memory = Memory(self.settings.slots, self.settings.prefix_bytes, self._token_bytes)
-        self._scheduler = Scheduler(limits, memory, Pace(self.settings.gap))
-        _log.info(
-            "model.loaded",
-            file=self.path.name,
-            seconds=round(time.monotonic() - started, 3),
-            slots=self.settings.slots,
-            context_tokens=self._context.context_tokens,
-            threads=self.settings.resolved_threads(),
-        )
-        placed, slots = self.placed, self.settings.slots
+        self._parts = parts = load(self.path, self.settings)
+        placed, slots = parts.placed, self.settings.slots
         backend = Backend(
             placed.backend.cpu, placed.backend.features, placed.plan.gpu_layers, placed.plan.layers, placed.why
         )
-        self.vitals.describe(slots, slots * self._context.context_tokens, backend)
-        self.loaded.set_result(Loaded(self._model, self._context.context_tokens))
-
-    def _warm(self, model: Model) -> Context:
-        """A context that has decoded two tokens, by which a state grew. Raises WorkerFailed, DecodeFailed."""
-        context, sizes = Context(model, self.settings), []
-        try:
-            for position in range(2):
-                context.decode(Step((Feed("", 0, position, (model.first_token,), sample=True),)))
-                sizes.append(context.state_bytes(0))
-        except DecodeFailed:
-            context.close()
-            raise
-        context.keep(0, 0)
-        self._token_bytes = max(sizes[1] - sizes[0], 1)
-        return context
+        self.vitals.describe(slots, slots * parts.context.context_tokens, backend)
+        self.loaded.set_result(Loaded(parts.model, parts.context.context_tokens))
 
     def _turn(self) -> None:
         now = time.monotonic()
         self._drop_expired(now)
         self._admit(now)
-        step = self._scheduler.schedule()
+        step = self._parts.scheduler.schedule()
         if step.feeds:
             self._step(step)
-        if not self._embedder.idle:
+        if not self._parts.embedder.idle:
             self._embed_some()
         self._send()
         self.vitals.beat(time.monotonic(), self._load_now())
@@ -209,20 +153,20 @@ class Executor:
             self.post(post)
 
     def _load_now(self) -> Load:
-        scheduler = self._scheduler
+        scheduler = self._parts.scheduler
         return Load(
             running=scheduler.running,
-            waiting=scheduler.waiting + self._embedder.waiting,
+            waiting=scheduler.waiting + self._parts.embedder.waiting,
             parked=scheduler.parked,
             kv_tokens=scheduler.memory.tokens,
-            prefix_bytes=self._states.bytes,
+            prefix_bytes=self._parts.states.bytes,
         )
 
     # ---- commands -----------------------------------------------------------------------------------------------
 
     def _take_commands(self) -> bool:
         """All that have arrived; waits for one, but not longer than a beat, when there is nothing to do."""
-        wait = self._scheduler.idle and self._embedder.idle
+        wait = self._parts.scheduler.idle and self._parts.embedder.idle
         while wait or not self._commands.empty():
             try:
                 command = self._commands.get(timeout=IDLE_SECONDS)
@@ -243,23 +187,23 @@ class Executor:
             case Cancel(identifier):
                 self._end(identifier, How.CANCELLED)
             case LoadAdapter(name, path, done):
-                _settle(done, lambda: self._adapters.load(name, path))
+                _settle(done, lambda: self._parts.adapters.load(name, path))
             case UnloadAdapter(name, done):
-                _settle(done, lambda: self._adapters.unload(name))
+                _settle(done, lambda: self._parts.adapters.unload(name))
 
     def _accept(self, identifier: int, job: Job, arrived: float, deliver: Deliver) -> None:
         """Put all choices of a job into the queue, or say why not."""
         adapters = None
         try:
-            adapters = self._adapters.take(job.adapters)
+            adapters = self._parts.adapters.take(job.adapters)
             scope = Scope(job.tenant, adapters)
             requests = [
                 Request((identifier, choice), job.prompt, job.budget, arrived, job.deadline, job.priority, scope)
                 for choice in range(job.choices)
             ]
-            self._scheduler.add(requests, time.monotonic())
+            self._parts.scheduler.add(requests, time.monotonic())
         except DeltaicError as error:
-            self._adapters.give_back(adapters or ())
+            self._parts.adapters.give_back(adapters or ())
             self.vitals.count_finished(How.REFUSED)
             self._outbox.append((deliver, [error]))
         else:
@@ -268,35 +212,35 @@ class Executor:
             ]
 
     def _accept_embedding(self, identifier: int, job: EmbedJob) -> None:
-        if self._embedder.waiting > self.settings.queue:
+        if self._parts.embedder.waiting > self.settings.queue:
             self.vitals.count_finished(How.REFUSED)
             error = QueueFull(
-                f"{self._embedder.waiting} requests already wait to be embedded",
+                f"{self._parts.embedder.waiting} requests already wait to be embedded",
                 hint="try again in a second, or raise engine.queue",
                 retry_after_ms="1000",
             )
             self._outbox.append((job.deliver, [error]))
             return
-        self._embedder.add(identifier, job)
+        self._parts.embedder.add(identifier, job)
 
     # ---- steps --------------------------------------------------------------------------------------------------
 
     def _admit(self, now: float) -> None:
-        preempted = self._scheduler.preemptions
-        for request in self._states.do(self._scheduler.admit(now), self._scheduler):
+        preempted = self._parts.scheduler.preemptions
+        for request in self._parts.states.do(self._parts.scheduler.admit(now), self._parts.scheduler):
             answer = self._answer(request)
             if answer is not None and not answer.admitted:
                 answer.admitted = now
-                answer.cached = self._scheduler.request(request).cached
+                answer.cached = self._parts.scheduler.request(request).cached
                 self.vitals.observe_queue(now - answer.arrived)
                 self.vitals.count_prompt(len(answer.job.prompt), answer.cached)
-        for _ in range(self._scheduler.preemptions - preempted):
+        for _ in range(self._parts.scheduler.preemptions - preempted):
             self.vitals.count_preemption()
 
     def _step(self, step: Step) -> None:
-        self._adapters.apply(step.adapters)
+        self._parts.adapters.apply(step.adapters)
         started = time.monotonic()
-        outputs = self._context.decode(step)
+        outputs = self._parts.context.decode(step)
         seconds = time.monotonic() - started
         self.vitals.observe_step(seconds, step.tokens)
         sampled: dict[Hashable, int] = {}
@@ -312,16 +256,16 @@ class Executor:
                 continue
             if done:
                 complete.append(answer)
-        self._scheduler.update(step, sampled, seconds)
+        self._parts.scheduler.update(step, sampled, seconds)
         for answer in complete:
             self._complete(answer)
 
     def _choose(self, answer: Answer, output: int) -> tuple[int, bool]:
         """The next token of a choice, and whether that was its last."""
-        job, context = answer.job, self._context.pointer
+        job, context = answer.job, self._parts.context.pointer
         if answer.sampler is None:
             seed = job.sampling.seed_of(answer.choice)
-            answer.sampler = Sampler(job.sampling, job.grammar, self._model, job.prompt, seed)
+            answer.sampler = Sampler(job.sampling, job.grammar, self._parts.model, job.prompt, seed)
         token = answer.sampler.sample(context, output)
         logprob = None
         if job.top_logprobs is not None:
@@ -333,7 +277,8 @@ class Executor:
         else:
             self.vitals.observe_first_token(now - answer.arrived)
         self.vitals.count_generated()
-        events, finished = answer.take(None if self._model.ends(token) else self._model.piece(token), now, logprob)
+        piece = None if self._parts.model.ends(token) else self._parts.model.piece(token)
+        events, finished = answer.take(piece, now, logprob)
         if events:
             self._outbox.append((answer.deliver, events))
         if finished is not None:
@@ -344,12 +289,12 @@ class Executor:
         """A choice has its end; the job ends with its last choice."""
         if answer.identifier not in self._answers:
             return
-        self._scheduler.finish((answer.identifier, answer.choice))
+        self._parts.scheduler.finish((answer.identifier, answer.choice))
         answer.close()
         answers = self._answers[answer.identifier]
         answers.remove(answer)
         if not answers:
-            self._adapters.give_back(answer.adapters)
+            self._parts.adapters.give_back(answer.adapters)
             del self._answers[answer.identifier]
 
     def _answer(self, request: Hashable) -> Answer | None:
@@ -358,8 +303,8 @@ class Executor:
         return next((answer for answer in self._answers.get(identifier, ()) if answer.choice == choice), None)
 
     def _embed_some(self) -> None:
-        most = self._scheduler.pace.chunk(self._scheduler.running, self._context.batch_tokens)
-        done = self._embedder.step(most)
+        most = self._parts.scheduler.pace.chunk(self._parts.scheduler.running, self._parts.context.batch_tokens)
+        done = self._parts.embedder.step(most)
         if done is not None:
             job, embedded = done
             self._outbox.append((job.deliver, [embedded]))
@@ -368,8 +313,8 @@ class Executor:
     # ---- ends ---------------------------------------------------------------------------------------------------
 
     def _drop_expired(self, now: float) -> None:
-        late = {request[0] for request in self._scheduler.expired(now) if isinstance(request, tuple)}
-        for identifier in late | set(self._embedder.expired(now)):
+        late = {request[0] for request in self._parts.scheduler.expired(now) if isinstance(request, tuple)}
+        for identifier in late | set(self._parts.embedder.expired(now)):
             self._fail(identifier, OutOfTime("the deadline passed before the answer was complete"), How.DEADLINE)
 
     def _fail(self, identifier: int, error: DeltaicError, how: How) -> None:
@@ -382,13 +327,13 @@ class Executor:
         """Take a job out, wherever it is, and free what it holds; who waits for it."""
         answers = self._answers.pop(identifier, [])
         for answer in answers:
-            self._states.do(self._scheduler.remove((identifier, answer.choice)), self._scheduler)
+            self._parts.states.do(self._parts.scheduler.remove((identifier, answer.choice)), self._parts.scheduler)
             answer.close()
         if answers:
-            self._adapters.give_back(answers[0].adapters)
+            self._parts.adapters.give_back(answers[0].adapters)
             self.vitals.count_finished(how)
             return answers[0].deliver
-        job = self._embedder.remove(identifier)
+        job = self._parts.embedder.remove(identifier)
         if job is None:
             return None
         self.vitals.count_finished(how)
