@@ -42,15 +42,15 @@ class Answering:
 
     def tokens(
         self,
-        prompt: str,
+        prompt: str | tuple[int, ...],
         parameters: SamplingParameters,
         grammar: Grammar | None = None,
         *,
         most: int = 16,
         **more: Any,
     ) -> list[int]:
-        """An answer to a raw prompt, without the token that ends it."""
-        read = self.model.tokenize(prompt)
+        """An answer to a raw prompt, as text or tokens, without the token that ends it."""
+        read = self.model.tokenize(prompt) if isinstance(prompt, str) else prompt
         sampler = Sampler(parameters, grammar, self.model, read, **more)
         answer: list[int] = []
         try:
@@ -68,7 +68,7 @@ class Answering:
 
     def text(
         self,
-        prompt: str,
+        prompt: str | tuple[int, ...],
         parameters: SamplingParameters,
         grammar: Grammar | None = None,
         *,

@@ -72,6 +72,8 @@ def test_what_is_no_grammar_is_refused_with_the_reason(grammar: str, why: str) -
         ('root ::= root "a" | "a"', ["a", "aaaa"], ["", "ba"]),
         ('root ::= "ab"{2} "c"?', ["abab", "ababc"], ["ab", "aab"]),
         ('root ::= ""', [""], ["a"]),
+        ("root ::= ", [""], ["a"]),
+        ('root ::= "a"{0} "b"{0,1} "c"{0,}', ["", "b", "bcc"], ["a", "bb"]),
         ('root ::= ("a"*)* "b"+?', ["", "aab"], ["ba"]),
     ],
 )

@@ -139,7 +139,7 @@ def test_any_json_object_is_an_object(answering: Answering, model: Model) -> Non
     "schema",
     [
         "", "{", "7", "null", "false", '"text"', "[]",
-        '{"type": "objec"}',
+        '{"type": "nothing"}',
         '{"$ref": "http://127.0.0.1:9/schema"}',
         '{"$ref": "file:///etc/passwd"}',
         '{"$ref": "#"}',
@@ -151,13 +151,31 @@ def test_any_json_object_is_an_object(answering: Answering, model: Model) -> Non
         '{"items":' * 5000 + "{}" + "}" * 5000,
         '{"items":' * 70 + "{}" + "}" * 70,
         json.dumps({"enum": ["x" * 100_000]}),
-        json.dumps({"$defs": {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(2500)}, "$ref": "#/$defs/a0"}),
+        json.dumps({"$defs": {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(1500)}, "$ref": "#/$defs/a0"}),
     ],
     ids=range(20),
 )  # fmt: skip
 def test_what_is_no_schema_or_cannot_be_followed_is_refused(model: Model, schema: str) -> None:
     with pytest.raises(SchemaInvalid):
         model.grammars.from_json_schema(schema)
+
+
+@pytest.mark.parametrize(("definitions", "levels"), [(120, 1), (10, 10)])
+def test_a_chain_of_references_as_long_as_it_may_be_is_followed(model: Model, definitions: int, levels: int) -> None:
+    """Three times of it is refused: a native stack that overflows would take the worker along."""
+
+    def chain(length: int) -> str:
+        links: dict[str, object] = {f"a{length}": {"type": "integer"}}
+        for index in range(length):
+            value: dict[str, object] = {"$ref": f"#/$defs/a{index + 1}"}
+            for _ in range(levels):
+                value = {"type": "object", "properties": {"a": value}}
+            links[f"a{index}"] = value
+        return json.dumps({"$defs": links, "$ref": "#/$defs/a0"}, separators=(",", ":"))
+
+    assert model.grammars.from_json_schema(chain(definitions)).matcher().allowed().size
+    with pytest.raises(SchemaInvalid, match="levels deep"):
+        model.grammars.from_json_schema(chain(definitions * 3))
 
 
 def test_a_recursive_schema_is_followed(model: Model) -> None:
