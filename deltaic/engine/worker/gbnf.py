@@ -116,7 +116,7 @@ class _Reader:
         """The element with its repetitions; of a literal they repeat the whole."""
         while (suffix := self._suffix()) is not None:
             whole = element[0] if len(element) == 1 and element[0][-1] not in "*+?}" else self._named(" ".join(element))
-            element = [whole + suffix]
+            element = [whole + suffix] if suffix != "{0,0}" else ['""']
             self._between(depth)
         return element
 

@@ -7,8 +7,10 @@ llguidance parses in polynomial time, under limits, and finds the allowed tokens
 
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -24,9 +26,11 @@ _E = TypeVar("_E", GrammarInvalid, SchemaInvalid)
 
 MAX_SCHEMA_CHARACTERS = 64 << 10
 MAX_SCHEMA_DEPTH = 64
+MAX_REFERENCED_DEPTH = 512
+"""Levels of all that references lead to, together. llguidance follows them recursively: about 1,500 end its stack."""
 JSON_OBJECT = '{"type": "object"}'
-JSON_OPTIONS: dict[str, Any] = {"whitespace_pattern": r"[ \n\t]{0,12}"}
-"""Of JSON in answers: without a bound on its white space, small models write nothing else."""
+JSON_OPTIONS: dict[str, Any] = {"whitespace_pattern": r"[ \n\t]{0,12}", "coerce_one_of": True}
+"""Of JSON in answers: without a bound on its white space, small models write nothing else; `oneOf` is as `anyOf`."""
 
 _LIMITS = {
     "max_items_in_row": 2000,
@@ -36,7 +40,7 @@ _LIMITS = {
     "max_lexer_states": 20_000,
     "max_grammar_size": 100_000,
 }
-"""About 20 ms and 40 MB for one token at worst; what needs more is refused."""
+"""Some 15 ms of lexing for one token and 40 MB of states, by llguidance's own figures; what needs more is refused."""
 
 
 class Matcher:
@@ -94,8 +98,9 @@ class GrammarCompiler:
 
     def from_json_schema(self, text: str) -> Grammar:
         """JSON values that the schema allows. Raises SchemaInvalid; nothing is ever fetched."""
+        schema = check_schema(text)
         try:
-            compiled = LLMatcher.grammar_from_json_schema(check_schema(text), overrides=JSON_OPTIONS)  # type: ignore[arg-type]
+            compiled = LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)  # type: ignore[arg-type]
         except ValueError as error:
             raise _invalid(SchemaInvalid, "json_schema", str(error)) from None
         return self._compile(compiled, text, SchemaInvalid, "json_schema")
@@ -158,21 +163,46 @@ def check_schema(text: str) -> str:
         raise _invalid(SchemaInvalid, "json_schema", "it is not an object")
     if _depth(schema) > MAX_SCHEMA_DEPTH:
         raise _invalid(SchemaInvalid, "json_schema", f"it is nested deeper than {MAX_SCHEMA_DEPTH}")
+    if _depth(schema) + sum(_depth(_target(schema, to)) + 1 for to in _references(schema)) > MAX_REFERENCED_DEPTH:
+        raise _invalid(
+            SchemaInvalid, "json_schema", f"its references lead more than {MAX_REFERENCED_DEPTH} levels deep"
+        )
     # Options for llguidance may not come from callers.
     return json.dumps({key: value for key, value in schema.items() if key != "x-guidance"})
 
 
+def _levels(value: object) -> Iterator[list[object]]:
+    """The values of a JSON text, level by level."""
+    level = [value]
+    while level:
+        yield level
+        containers = (part for part in level if isinstance(part, (dict, list)))
+        level = [each for part in containers for each in (part.values() if isinstance(part, dict) else part)]
+
+
 def _depth(value: object) -> int:
     """How deep JSON is nested."""
-    depth, level = 0, [value]
-    while level := [
-        each
+    return sum(1 for _ in _levels(value)) - 1
+
+
+def _references(schema: object) -> set[str]:
+    return {
+        part["$ref"]
+        for level in _levels(schema)
         for part in level
-        if isinstance(part, (dict, list))
-        for each in (part.values() if isinstance(part, dict) else part)
-    ]:
-        depth += 1
-    return depth
+        if isinstance(part, dict) and isinstance(part.get("$ref"), str)
+    }
+
+
+def _target(schema: object, reference: str) -> object:
+    """What a reference leads to, by JSON pointer; the whole schema where it is none."""
+    part = schema
+    for step in unquote(reference).removeprefix("#").split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if not isinstance(part, dict) or name not in part:
+            return schema
+        part = part[name]
+    return part
 
 
 def _invalid(error: type[_E], name: str, why: str) -> _E:

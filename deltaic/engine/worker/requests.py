@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 
-from deltaic.engine.errors import BadRequest, PromptTooLong
+from deltaic.engine.errors import BadRequest, GrammarInvalid, PromptTooLong, SchemaInvalid
 from deltaic.engine.worker.conversation import to_tools, to_turns
 from deltaic.engine.worker.executor import Loaded
 from deltaic.engine.worker.grammar import Grammar
 from deltaic.engine.worker.job import PRIORITY_NORMAL, Job
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.sampling import SamplingParameters
-from deltaic.engine.worker.tools import Tool, forced_calls
+from deltaic.engine.worker.tools import MAX_FORCED_CALLS, Tool, forced_calls
 from deltaic.v1 import inference_pb2
 
 DEFAULT_MAX_TOKENS = 256
@@ -44,9 +44,7 @@ def to_job(request: inference_pb2.GenerateRequest, loaded: Loaded, deadline: flo
     grammar = _constraint(request, model)
     called = _calls_wanted(request, tools)
     if called:
-        one = bool(request.tool_choice.name)
-        most = {"most": 1} if one else {}
-        grammar = model.grammars.from_lark(forced_calls(called, model.tool_format, model.special_token, **most))
+        grammar = _forced(called, model, one=bool(request.tool_choice.name))
     prompt = prompt_tokens(request, model, loaded.context_tokens)
     room = loaded.context_tokens - len(prompt)
     if room < 1:
@@ -163,6 +161,15 @@ def _calls_wanted(request: inference_pb2.GenerateRequest, tools: Sequence[Tool])
             field="tool_choice",
         )
     return called
+
+
+def _forced(called: Sequence[Tool], model: Model, *, one: bool) -> Grammar:
+    """Calls of these tools and nothing else; `one` for a single call. Raises SchemaInvalid."""
+    most = 1 if one else MAX_FORCED_CALLS
+    try:
+        return model.grammars.from_lark(forced_calls(called, model.tool_format, model.special_token, most=most))
+    except GrammarInvalid as error:
+        raise SchemaInvalid(f"the schemas of the tools: {error.message}", hint=error.hint, field="tools") from None
 
 
 def _may_call(request: inference_pb2.GenerateRequest) -> bool:

@@ -89,9 +89,7 @@ def _plain_turn(message: dict[str, Any]) -> dict[str, Any]:
     return {"role": message["role"], "content": "\n".join(filter(None, [message["content"], *calls]))}
 
 
-def forced_calls(
-    tools: Sequence[Tool], form: ToolFormat, special: Callable[[str], int | None], *, most: int = MAX_FORCED_CALLS
-) -> str:
+def forced_calls(tools: Sequence[Tool], form: ToolFormat, special: Callable[[str], int | None], *, most: int) -> str:
     """A grammar of 1 to `most` calls of these tools, their arguments as their schemas say, for llguidance.
 
     `special` gives the token of a marker where the model has one.
@@ -102,10 +100,11 @@ def forced_calls(
     match form:
         case ToolFormat.HERMES:
             opening, closing = (_marker(text, special) for text in (form.opening, form.closing))
-            start = f'call ("\\n" call){{0,{most - 1}}}'
+            start = "call" + _more('"\\n" call', most - 1)
             rules.append(f'call: {opening} "\\n" one "\\n" {closing}')
         case ToolFormat.MISTRAL:
-            start = f'{_marker(form.opening, special)} "[" one (", " one){{0,{most - 1}}} "]"'
+            more = _more('", " one', most - 1)
+            start = f'{_marker(form.opening, special)} "[" one{more} "]"'
         case ToolFormat.LLAMA:
             start = "one"
     return "\n".join([f"start: {start}", f"one: {one}", *rules]) + "\n"
@@ -116,6 +115,10 @@ def _call(tool: Tool, form: ToolFormat) -> str:
     head = json.dumps(f'{{"name": "{tool.name}", "{key}": ')
     schema = {**tool.parameters, "x-guidance": JSON_OPTIONS}
     return f'{head} %json {json.dumps(schema)} "}}"'
+
+
+def _more(item: str, most: int) -> str:
+    return f" ({item}){{0,{most}}}" if most else ""
 
 
 def _marker(text: str, special: Callable[[str], int | None]) -> str:

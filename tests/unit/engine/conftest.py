@@ -42,15 +42,15 @@ class Answering:
 
     def tokens(
         self,
-        prompt: str,
+        prompt: str | tuple[int, ...],
         parameters: SamplingParameters,
         grammar: Grammar | None = None,
         *,
-        most: int = 40,
+        most: int = 16,
         **more: Any,
     ) -> list[int]:
-        """An answer to a raw prompt, without the token that ends it."""
-        read = self.model.tokenize(prompt)
+        """An answer to a raw prompt, as text or tokens, without the token that ends it."""
+        read = self.model.tokenize(prompt) if isinstance(prompt, str) else prompt
         sampler = Sampler(parameters, grammar, self.model, read, **more)
         answer: list[int] = []
         try:
@@ -68,11 +68,11 @@ class Answering:
 
     def text(
         self,
-        prompt: str,
+        prompt: str | tuple[int, ...],
         parameters: SamplingParameters,
         grammar: Grammar | None = None,
         *,
-        most: int = 40,
+        most: int = 16,
         **more: Any,
     ) -> str:
         tokens = self.tokens(prompt, parameters, grammar, most=most, **more)
@@ -98,7 +98,7 @@ def answering(model: Model) -> Iterator[Answering]:
     native = model.native
     parameters = native.llama_context_default_params()
     parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = CONTEXT_TOKENS
-    parameters.n_threads = parameters.n_threads_batch = 2
+    parameters.n_threads = parameters.n_threads_batch = 1
     context = native.llama_init_from_model(model.pointer, parameters)
     batch = native.llama_batch_init(CONTEXT_TOKENS, 0, 1)
     yield Answering(model, context, batch)

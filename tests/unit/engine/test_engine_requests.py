@@ -6,7 +6,8 @@ from pydantic import ValidationError
 from deltaic.engine.errors import BadRequest, TemplateFailed
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.worker import template as template_module
-from deltaic.engine.worker.requests import _conversation, _stops
+from deltaic.engine.worker.conversation import to_turns
+from deltaic.engine.worker.requests import _stops
 from deltaic.engine.worker.sampling import SamplingParameters
 from deltaic.engine.worker.template import ChatTemplate
 from deltaic.v1 import inference_pb2 as pb
@@ -15,19 +16,19 @@ HELLO = [{"role": "user", "content": "Hello"}]
 
 
 def test_absent_sampling_values_have_the_defaults_of_the_contract() -> None:
-    parameters = SamplingParameters.from_proto(pb.Sampling(seed=3))
+    parameters = SamplingParameters.from_proto(pb.Sampling(seed=3), 100)
     assert parameters == SamplingParameters(0.8, 40, 0.95, 0.05, 1.0, 3)
 
 
 def test_zero_is_a_value_and_not_an_absence() -> None:
-    parameters = SamplingParameters.from_proto(pb.Sampling(temperature=0, top_k=0, top_p=0, min_p=0, seed=0))
+    parameters = SamplingParameters.from_proto(pb.Sampling(temperature=0, top_k=0, top_p=0, min_p=0, seed=0), 100)
     assert (parameters.temperature, parameters.top_k, parameters.top_p, parameters.seed) == (0, 0, 0, 0)
 
 
 def test_an_absent_seed_is_drawn_and_the_largest_is_never_the_one_that_means_random() -> None:
-    drawn = {SamplingParameters.from_proto(pb.Sampling()).seed for _ in range(8)}
+    drawn = {SamplingParameters.from_proto(pb.Sampling(), 100).seed for _ in range(8)}
     assert len(drawn) > 1
-    assert SamplingParameters.from_proto(pb.Sampling(seed=0xFFFFFFFF)).seed == 0xFFFFFFFE
+    assert SamplingParameters.from_proto(pb.Sampling(seed=0xFFFFFFFF), 100).seed == 0xFFFFFFFE
 
 
 @pytest.mark.parametrize(
@@ -40,12 +41,26 @@ def test_an_absent_seed_is_drawn_and_the_largest_is_never_the_one_that_means_ran
         pb.Sampling(top_p=1.5),
         pb.Sampling(min_p=float("nan")),
         pb.Sampling(repeat_penalty=0),
+        pb.Sampling(frequency_penalty=2.1),
+        pb.Sampling(frequency_penalty=float("-inf")),
+        pb.Sampling(presence_penalty=float("nan")),
+        pb.Sampling(logit_bias={1: float("nan")}),
+        pb.Sampling(logit_bias={1: 101}),
+        pb.Sampling(logit_bias={100: 1}),
+        pb.Sampling(logit_bias={0xFFFFFFFF: 1}),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(sampling: pb.Sampling) -> None:
     (field,) = [descriptor.name for descriptor, _ in sampling.ListFields()]
     with pytest.raises(BadRequest, match=f"sampling.{field}"):
-        SamplingParameters.from_proto(sampling)
+        SamplingParameters.from_proto(sampling, 100)
+
+
+def test_logit_biases_are_bounded_in_number_and_a_hundred_below_forbids() -> None:
+    with pytest.raises(BadRequest, match="1025 logit biases"):
+        SamplingParameters.from_proto(pb.Sampling(logit_bias=dict.fromkeys(range(1025), 1.0)), 5000)
+    parameters = SamplingParameters.from_proto(pb.Sampling(logit_bias={7: -100, 3: 2}), 100)
+    assert parameters.logit_bias == ((3, 2.0), (7, float("-inf")))
 
 
 @pytest.mark.parametrize("stops", [["x"] * 17, ["x"] * 10_000, [""], ["y" * 257]])
@@ -57,7 +72,7 @@ def test_stop_texts_are_bounded_in_number_and_length(stops: list[str]) -> None:
 
 def test_a_role_that_does_not_exist_is_refused() -> None:
     with pytest.raises(BadRequest, match="no such role"):
-        _conversation([pb.ChatMessage(role="tool", content="x")])
+        to_turns([pb.ChatMessage(role="developer", content="x")])
 
 
 def test_a_model_without_a_template_speaks_chatml() -> None:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -71,6 +72,8 @@ def test_what_is_no_grammar_is_refused_with_the_reason(grammar: str, why: str) -
         ('root ::= root "a" | "a"', ["a", "aaaa"], ["", "ba"]),
         ('root ::= "ab"{2} "c"?', ["abab", "ababc"], ["ab", "aab"]),
         ('root ::= ""', [""], ["a"]),
+        ("root ::= ", [""], ["a"]),
+        ('root ::= "a"{0} "b"{0,1} "c"{0,}', ["", "b", "bcc"], ["a", "bb"]),
         ('root ::= ("a"*)* "b"+?', ["", "aab"], ["ba"]),
     ],
 )
@@ -122,15 +125,13 @@ def test_a_grammar_without_recursion_is_the_regular_expression_that_it_looks_lik
 def test_an_ambiguous_grammar_is_followed_or_refused_in_bounded_time(model: Model, grammar: str) -> None:
     """llama.cpp's own parser keeps 2^n states after n spaces of the first one; a token may have dozens of them."""
     started = time.process_time()
-    try:
+    with suppress(GrammarInvalid):
         matcher = model.grammars.from_gbnf(grammar).matcher()
         for token in model.tokenize(" " * 200):
             assert matcher.allowed().size
             if not matcher.allows(token):
                 break
             matcher.accept(token)
-    except GrammarInvalid as error:
-        assert "cannot be followed" in error.message  # noqa: PT017  # it may as well be followed
     assert time.process_time() - started < 20
 
 
