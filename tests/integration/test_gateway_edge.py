@@ -57,7 +57,7 @@ async def test_a_chat_is_answered_and_streamed_alike(edge: EdgeNode, revision: s
     assert whole.usage.completion_tokens == chunks[-1].usage.completion_tokens > 0
     made = whole.model_extra["deltaic"]
     assert (made["revision"], made["node"], made["answered_by"]) == (revision, "edge@test", "edge")
-    assert await edge.ask("assistant", max_tokens=12) is not None
+    assert (await edge.ask("assistant", max_tokens=12))[0] == text
 
 
 async def test_raw_text_goes_on(edge: EdgeNode) -> None:

@@ -284,3 +284,25 @@ async def test_a_client_that_leaves_ends_the_answer_on_the_side_that_gives_it(wo
     assert (await anext(stream)).text == "."
     await stream.aclose()
     assert ended.is_set()
+
+
+async def test_texts_to_embed_and_to_count_stay_here_even_when_they_are_public(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "egress.jsonl", monkeypatch)
+
+    async def embed(worker: str, _request: object, remaining: float) -> inference_pb2.EmbedResponse:
+        assert remaining > 0
+        return inference_pb2.EmbedResponse(node=worker)
+
+    monkeypatch.setattr(answer, "relay_embed", embed)
+    answers = Answers(world.host, world.link, world.log, world.manner)  # type: ignore[arg-type]
+    here = inference_pb2.EmbedRequest(model="m", inputs=["x"], sensitivity=PUBLIC)
+    assert (await answers.embed(here, 5.0)).node == HERE
+    for asked in (
+        answers.embed(inference_pb2.EmbedRequest(model="other", inputs=["x"], sensitivity=PUBLIC), 5.0),
+        answers.count_tokens(inference_pb2.CountTokensRequest(model="other", prompt="x"), 5.0),
+    ):
+        with pytest.raises(NotServed):
+            await asked
+    assert world.edge.asked == []
