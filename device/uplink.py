@@ -34,7 +34,9 @@ class Uplink:
     async def generate(
         self, outbound: Outbound, seconds: float, *, first_within: float | None = None
     ) -> AsyncGenerator[inference_pb2.GenerateResponse, None]:
-        """Stream an answer, the completion of its last choice last. `first_within`: seconds until the first message must be here.
+        """Stream an answer until its last choice is complete.
+
+        `first_within`: seconds until the first message must be here.
 
         Raises NotAnOutbound before anything is sent; UpstreamSlow, UpstreamCut, or what the other side answered.
         """
