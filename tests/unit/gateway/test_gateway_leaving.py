@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from played_node import PlayedNode, end, request_bytes, serving, text
+from structlog.testing import capture_logs
 
 from deltaic.gateway.budget import Budget
 from deltaic.gateway.connection import MOST_HEAD_BYTES
@@ -105,6 +106,31 @@ async def test_a_reader_that_stops_is_dropped_at_its_deadline(node):
             while more := await reader.read(1 << 16):
                 read = read[-16:] + more
         assert not read.endswith(b"0\r\n\r\n")
+
+
+async def test_one_that_does_not_read_is_dropped_also_when_it_is_the_node_that_is_late(node):
+    async def large_then_nothing(_request, _seconds):
+        yield text("x" * 4_000_000)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            node.closed.set()
+
+    node.generate = large_then_nothing
+    with capture_logs() as logs:
+        async with (
+            serving(node, Limits(seconds=0.5)) as face,
+            connected(face.port, STREAM, receive_buffer=4096) as (reader, _),
+            asyncio.timeout(SOON),
+        ):
+            while not any(line["event"] == "http.served" for line in logs):
+                await asyncio.sleep(0.02)
+            read = 0
+            with suppress(ConnectionError):
+                while more := await reader.read(1 << 16):
+                    read += len(more)
+            assert read < 4_000_000
+    assert node.closed.is_set()
 
 
 async def test_a_deadline_is_an_error_where_nothing_was_said_and_an_event_where_something_was():
