@@ -139,7 +139,7 @@ class Answers:
             patience = min(self._manner.patience, _left(until) / 2) if has_here else None
             async with aclosing(self._uplink.generate(outbound, _left(until), first_within=patience)) as stream:
                 async for response in stream:
-                    has_text = has_text or bool(response.text)
+                    has_text = has_text or bool(response.text) or not response.HasField("text")
                     yield response
         except DeltaicError as error:
             if has_text or not has_here or error.code is Code.INVALID_ARGUMENT:

@@ -16,13 +16,13 @@ cannot get out.
 
 import hmac
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 import structlog
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from deltaic.names import ChannelName, parse_target
@@ -166,6 +166,10 @@ def _texts(message: Message) -> Iterator[tuple[str, str]]:
     for descriptor, value in message.ListFields():
         if descriptor.full_name == "deltaic.v1.GenerateRequest.model":
             continue
+        kind = descriptor.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            yield from _texts_of_map(kind, value)
+            continue
         for item in value if descriptor.is_repeated else [value]:
             if descriptor.type == FieldDescriptor.TYPE_STRING:
                 yield descriptor.full_name, item
@@ -173,3 +177,13 @@ def _texts(message: Message) -> Iterator[tuple[str, str]]:
                 yield from _texts(item)
             elif descriptor.type == FieldDescriptor.TYPE_BYTES:
                 raise ValueError(f"{descriptor.full_name} holds bytes, which the guard cannot read")
+
+
+def _texts_of_map(entry: Descriptor, value: Mapping[object, object]) -> Iterator[tuple[str, str]]:
+    """The texts of a map; one that maps numbers to numbers has none. Raises ValueError for values of other kinds."""
+    for name, items in (("key", value.keys()), ("value", value.values())):
+        kind = entry.fields_by_name[name].type
+        if kind == FieldDescriptor.TYPE_STRING:
+            yield from ((entry.full_name, str(item)) for item in items)
+        elif kind in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_BYTES):
+            raise ValueError(f"{entry.full_name} maps to what the guard cannot read")

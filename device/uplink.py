@@ -34,19 +34,24 @@ class Uplink:
     async def generate(
         self, outbound: Outbound, seconds: float, *, first_within: float | None = None
     ) -> AsyncGenerator[inference_pb2.GenerateResponse, None]:
-        """Stream an answer, its completion last. `first_within`: seconds until the first message must be here.
+        """Stream an answer until its last choice is complete.
+
+        `first_within`: seconds until the first message must be here.
 
         Raises NotAnOutbound before anything is sent; UpstreamSlow, UpstreamCut, or what the other side answered.
         """
         if not is_outbound(outbound):
             raise NotAnOutbound("this was not built by egress, so it is not sent")
-        call = self._begin(outbound, seconds)
+        asked = outbound.request()
+        call = self._begin(asked, seconds)
         try:
             wait = first_within
+            open_choices = max(asked.choices, 1)
             while True:
                 response = await self._next(call, wait)
                 yield response
-                if response.HasField("completion"):
+                open_choices -= response.HasField("completion")
+                if not open_choices:
                     await _let_it_end(call)
                     return
                 wait = None
@@ -55,11 +60,11 @@ class Uplink:
         finally:
             call.cancel()
 
-    def _begin(self, outbound: Outbound, seconds: float) -> _Call:
+    def _begin(self, asked: inference_pb2.GenerateRequest, seconds: float) -> _Call:
         """Start the call in a context of its own, where the request id is one that may travel."""
         context = copy_context()
         context.run(enter_call, travelling_id(request_id()), caller())
-        return context.run(self._stub.Generate, outbound.request(), timeout=max(seconds, 0.001))
+        return context.run(self._stub.Generate, asked, timeout=max(seconds, 0.001))
 
     async def _next(self, call: _Call, within: float | None) -> inference_pb2.GenerateResponse:
         try:

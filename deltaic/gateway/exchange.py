@@ -24,6 +24,7 @@ from deltaic.rpc.http_status import http_status, retry_headers
 ABORT = "deltaic.abort"
 """Key of `scope["extensions"]`: a function that drops the connection at once, without writing what is left."""
 
+_LAST_WORD_SECONDS = 1.0
 _SLACK = 0.5
 """Seconds by which the node's own word about a deadline may be late before the gateway has its say."""
 
@@ -48,6 +49,7 @@ class Exchange:
         self._why: DeltaicError | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._writing = False
+        self._complete = False
 
     @property
     def peer(self) -> str:
@@ -121,7 +123,8 @@ class Exchange:
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.interrupt(ClientGone("the client went away"))
+        if not self._complete:  # a server says the same when all is said
+            self.interrupt(ClientGone("the client went away"))
 
     async def answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Answer with a whole body, JSON unless the headers say otherwise."""
@@ -136,11 +139,22 @@ class Exchange:
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Hand over a piece; waits while the client does not read."""
         self._writing = True
+        self._complete = not more
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self._writing = False
 
     async def refuse(self, error: DeltaicError) -> None:
-        """Tell the client what went wrong: as the answer, or in the middle of a stream as its last event."""
+        """Tell the client what went wrong: as the answer, or in the middle of a stream as its last event.
+
+        One that does not take even that within a second is dropped.
+        """
+        try:
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                await self._say(error)
+        except TimeoutError:
+            await self._abort()
+
+    async def _say(self, error: DeltaicError) -> None:
         if isinstance(error, ClientGone):
             self.status = self.status or http_status(error)
             await self._abort()

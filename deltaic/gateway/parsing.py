@@ -1,9 +1,9 @@
 """Bytes of a body to its model, or to one error that names the field and quotes no input."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from deltaic.gateway.bodies import Body
 from deltaic.gateway.errors import BadBody
@@ -24,16 +24,18 @@ def _first(error: ValidationError) -> BadBody:
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return BadBody(f"the body is not JSON: {first['ctx']['error']}", hint="send one JSON object in UTF-8")
-    param = _param(first)
-    said = first["msg"][:1].lower() + first["msg"][1:]
+    param = _param(first["loc"])
+    # Our own words stand in the context; before them, pydantic would put its own.
+    said = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    said = said[:1].lower() + said[1:]
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return BadBody(f"{param or 'the body'}: {said}{more}", **({"param": param} if param else {}))
 
 
-def _param(first: ErrorDetails) -> str:
+def _param(place: Sequence[int | str]) -> str:
     """messages[0].role, as clients write it; the tags of our unions are nobody's business."""
     text = ""
-    for step in first["loc"]:
+    for step in place:
         if isinstance(step, int):
             text += f"[{step}]"
         elif not step.startswith("<") and step != "[key]":

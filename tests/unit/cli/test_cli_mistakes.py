@@ -61,6 +61,9 @@ def test_a_command_that_does_not_parse_is_one_line(deltaic, arguments, says) -> 
         (["publish", "/", "-m", "m"], "/ is not a regular file"),
         (["publish", "/none.gguf", "-m", "m"], "no file at /none.gguf"),
         (["move", "m/stable", "sha256:xyz"], "not a revision name"),
+        (["gateway", "--http", "8080"], "not an address of a node: '8080'"),
+        (["gateway", "--node", "http://edge:7410"], "without a scheme"),
+        (["gateway", "--log-level", "loud"], "use one of debug"),
     ],
 )
 def test_a_refusal_is_one_line(deltaic, arguments, says) -> None:

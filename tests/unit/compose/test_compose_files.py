@@ -75,13 +75,20 @@ def test_every_variable_is_a_setting_of_its_role(role, settings_of):
 def test_a_node_listens_for_other_containers_on_its_default_port(role, settings_of):
     default = _port(ROLES[role].model_fields["listen"].default)
     assert settings_of(role).listen == f"0.0.0.0:{default}"
-    assert int(_only(role, "EXPOSE")) == default
+    assert int(_only(role, "EXPOSE").split()[0]) == default
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_ports_are_published_on_the_loopback_of_the_host_only(role, settings_of):
-    port = _port(settings_of(role).listen)
-    assert SERVICES[role]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    settings = settings_of(role)
+    ports = [_port(address) for address in (settings.listen, settings.http) if address]
+    assert SERVICES[role]["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
+    assert [int(port) for port in _only(role, "EXPOSE").split()] == ports
+
+
+def test_edge_and_device_speak_http_each_on_a_port_of_its_own(settings_of):
+    ports = {_port(settings_of(role).http) for role in ("edge", "device")}
+    assert len(ports) == 2
 
 
 def test_a_device_is_told_that_it_may_listen_to_the_network(settings_of):

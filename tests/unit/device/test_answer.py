@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from played_node import serving
 
 from deltaic.engine.errors import NotServed, QueueFull
 from deltaic.errors import BadName, Code, DeltaicError, InvalidArgument, Unavailable
@@ -284,3 +285,44 @@ async def test_a_client_that_leaves_ends_the_answer_on_the_side_that_gives_it(wo
     assert (await anext(stream)).text == "."
     await stream.aclose()
     assert ended.is_set()
+
+
+async def test_texts_to_embed_and_to_count_stay_here_even_when_they_are_public(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "egress.jsonl", monkeypatch)
+
+    async def embed(worker: str, _request: object, remaining: float) -> inference_pb2.EmbedResponse:
+        assert remaining > 0
+        return inference_pb2.EmbedResponse(node=worker)
+
+    monkeypatch.setattr(answer, "relay_embed", embed)
+    answers = Answers(world.host, world.link, world.log, world.manner)  # type: ignore[arg-type]
+    here = inference_pb2.EmbedRequest(model="m", inputs=["x"], sensitivity=PUBLIC)
+    assert (await answers.embed(here, 5.0)).node == HERE
+    for asked in (
+        answers.embed(inference_pb2.EmbedRequest(model="other", inputs=["x"], sensitivity=PUBLIC), 5.0),
+        answers.count_tokens(inference_pb2.CountTokensRequest(model="other", prompt="x"), 5.0),
+    ):
+        with pytest.raises(NotServed):
+            await asked
+    assert world.edge.asked == []
+
+
+async def test_over_http_the_same_guard_judges(world: World) -> None:
+    answers = Answers(world.host, world.link, world.log, world.manner)  # type: ignore[arg-type]
+    card = [{"role": "user", "content": "my card is 4111 1111 1111 1111"}]
+    public = {"x_deltaic_sensitivity": "public", "authorization": "Bearer sk-1"}
+
+    async def said(**fields: object) -> str:
+        return str((await face.chat(stream=True, **fields)).raw.decode())  # type: ignore[arg-type]
+
+    async with serving(answers) as face:  # type: ignore[arg-type]
+        assert '"content": "device"' in await said(model="m")
+        assert "sensitive_needs_local_model" in await said(model="other")
+        assert "sensitive_needs_local_model" in await said(model="other", messages=card, headers=public)
+        assert world.edge.asked == []
+        assert '"content": "edge"' in await said(model="other", headers=public)
+    assert world.edge.asked[0].messages[0].content == "hi"
+    assert b"sk-1" not in world.edge.asked[0].SerializeToString()
+    assert world.decisions()[-1] == "EGRESS_SENT upstream edge"

@@ -115,5 +115,18 @@ def test_listening_to_the_network_must_be_asked_for() -> None:
     load("--listen", "0.0.0.0:7420", "--allow-remote", "true").check_listen()
 
 
+def test_the_same_holds_for_http() -> None:
+    assert load().http == ""
+    for local in ("127.0.0.1:8080", "[::1]:8080", "unix:/run/http.sock"):
+        load("--http", local).check_listen()
+    with pytest.raises(ListensToNetwork, match="--http"):
+        load("--http", "0.0.0.0:8080").check_listen()
+    load("--http", "0.0.0.0:8080", "--allow-remote", "true").check_listen()
+    with pytest.raises(BadSettings, match="http: not an address"):
+        load("--http", "8080")
+    with pytest.raises(BadSettings, match="http_body_bytes"):
+        load("--http-body-bytes", "7")
+
+
 def test_every_setting_has_a_description() -> None:
     assert [name for name, field in DeviceSettings.model_fields.items() if not field.description] == []

@@ -40,6 +40,27 @@ def test_a_public_request_in_which_nothing_is_found_may_leave_as_it_came() -> No
     assert decision.request() == asked
 
 
+def test_numbers_for_tokens_hold_no_words_and_may_leave() -> None:
+    sampling = inference_pb2.Sampling(logit_bias={4111: -100.0, 7: 1.5}, seed=7)
+    decision = decide(request(sampling=sampling), Policy())
+    assert isinstance(decision, Outbound)
+    assert decision.request().sampling == sampling
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [inference_pb2.Tool(name="f", parameters=f'{{"default": "{CARD}"}}')]},
+        {"constraint": inference_pb2.Constraint(json_schema=f'{{"const": "{CARD}"}}')},
+        {"constraint": inference_pb2.Constraint(grammar=f'root ::= "{CARD}"')},
+        {"adapters": [inference_pb2.AdapterUse(name=CARD)]},
+        {"messages": [inference_pb2.ChatMessage(tool_calls=[inference_pb2.ToolCall(arguments=CARD)])]},
+    ],
+)
+def test_tools_grammars_and_adapters_are_read_too(fields: dict[str, object]) -> None:
+    assert "CARD_NUMBER" in kept(decide(request(**fields), Policy())).kinds
+
+
 @pytest.mark.parametrize(
     ("label", "reason"),
     [

@@ -21,8 +21,10 @@ from device.uplink import Uplink, travelling_id
 ASKED = inference_pb2.GenerateRequest(model="models/m", prompt="hello", sensitivity=inference_pb2.SENSITIVITY_PUBLIC)
 
 
-def outbound() -> Outbound:
-    decision = decide(ASKED, Policy())
+def outbound(choices: int = 0) -> Outbound:
+    asked = inference_pb2.GenerateRequest(choices=choices)
+    asked.MergeFrom(ASKED)
+    decision = decide(asked, Policy())
     assert isinstance(decision, Outbound)
     return decision
 
@@ -52,8 +54,9 @@ class Edge(inference_pb2_grpc.InferenceServiceServicer):
                     await asyncio.sleep(step)
                 else:
                     yield inference_pb2.GenerateResponse(text=str(step))
-            if self.completes:
-                yield inference_pb2.GenerateResponse(completion=inference_pb2.Completion(node="edge"))
+            for choice in range(max(request.choices, 1) if self.completes else 0):
+                completion = inference_pb2.Completion(node="edge")
+                yield inference_pb2.GenerateResponse(completion=completion, choice=choice)
             self.finished.set()
         finally:
             if not self.finished.is_set():
@@ -186,3 +189,11 @@ async def test_a_request_id_with_words_in_it_does_not_travel() -> None:
 @pytest.mark.parametrize("plain", ["0" * 32, "6ba7b810-9dad-11d1-80b4-00c04fd430c8"])
 def test_an_id_made_by_a_machine_may_travel(plain: str) -> None:
     assert travelling_id(plain) == plain
+
+
+async def test_an_answer_of_several_choices_ends_with_the_last_of_them() -> None:
+    edge = Edge("a")
+    async with linked(edge) as uplink:
+        ends = [piece.choice async for piece in uplink.generate(outbound(3), 10.0) if piece.HasField("completion")]
+    assert ends == [0, 1, 2]
+    assert edge.finished.is_set()

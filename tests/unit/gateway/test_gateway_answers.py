@@ -4,6 +4,7 @@ import base64
 
 import pytest
 from played_node import CANARY, REVISION, call, end, floats_of, serving, text, token
+from structlog.testing import capture_logs
 
 from deltaic.errors import NotFound
 from deltaic.v1 import inference_pb2 as pb
@@ -221,3 +222,16 @@ async def test_metrics_are_there_when_the_node_has_some(face, node):
         answer = await other.send("GET", "/metrics")
     assert (answer.status, answer.raw) == (200, b"deltaic_up 1\n")
     assert answer.headers["content-type"].startswith("text/plain")
+
+
+async def test_one_line_of_the_log_says_what_was_answered_and_not_a_word_of_it(node):
+    with capture_logs() as logs:
+        async with serving(node) as face:
+            await face.chat(messages=[{"role": "user", "content": "swordfish"}], stream=True)
+            await face.chat(messages=[{"role": "user", "content": "swordfish"}], temperature=-1)
+    served, refused = [line for line in logs if line["event"] == "http.served"]
+    assert (served["status"], served["model"]) == (200, "models/assistant/channels/stable")
+    assert (served["method"], served["path"], served["completion_tokens"]) == ("POST", "/v1/chat/completions", 2)
+    assert (refused["status"], refused["reason"]) == (400, "BAD_BODY")
+    assert "swordfish" not in str(logs)
+    assert "Hello" not in str(logs)

@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from played_node import PlayedNode, end, request_bytes, serving, text
+from structlog.testing import capture_logs
 
 from deltaic.gateway.budget import Budget
 from deltaic.gateway.connection import MOST_HEAD_BYTES
@@ -107,6 +108,31 @@ async def test_a_reader_that_stops_is_dropped_at_its_deadline(node):
         assert not read.endswith(b"0\r\n\r\n")
 
 
+async def test_one_that_does_not_read_is_dropped_also_when_it_is_the_node_that_is_late(node):
+    async def large_then_nothing(_request, _seconds):
+        yield text("x" * 4_000_000)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            node.closed.set()
+
+    node.generate = large_then_nothing
+    with capture_logs() as logs:
+        async with (
+            serving(node, Limits(seconds=0.5)) as face,
+            connected(face.port, STREAM, receive_buffer=4096) as (reader, _),
+            asyncio.timeout(SOON),
+        ):
+            while not any(line["event"] == "http.served" for line in logs):
+                await asyncio.sleep(0.02)
+            read = 0
+            with suppress(ConnectionError):
+                while more := await reader.read(1 << 16):
+                    read += len(more)
+            assert read < 4_000_000
+    assert node.closed.is_set()
+
+
 async def test_a_deadline_is_an_error_where_nothing_was_said_and_an_event_where_something_was():
     silent = PlayedNode(waits=True)
     async with serving(silent, Limits(seconds=0.2)) as face:
@@ -170,13 +196,13 @@ async def test_requests_on_a_connection_that_stays_open_are_answered_one_after_t
 async def test_a_head_without_end_is_dropped(face):
     async with connected(face.port) as (reader, writer):
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nx: ")
-        with pytest.raises(ConnectionError):  # noqa: PT012  # the server may hang up at any of these
+        with suppress(ConnectionError):
             for _ in range(1_000):
                 writer.write(b"y" * MOST_HEAD_BYTES)
                 await writer.drain()
-                await asyncio.sleep(0.001)
-            assert await reader.read() == b""
-            raise ConnectionError
+        async with asyncio.timeout(SOON):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
 
 
 async def test_more_requests_than_a_gateway_holds_are_told_to_come_back(node):
