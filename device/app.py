@@ -44,7 +44,7 @@ class Device:
     def __init__(self, settings: DeviceSettings) -> None:
         self.settings = settings
         self.node = settings.name or f"device@{platform.node()}"
-        self.port = 0
+        self.port = self.metrics_port = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Device"]:
@@ -73,7 +73,7 @@ class Device:
                 adapters=settings.adapters or folder / "adapters",
             )
             stack.push_async_callback(host.close)
-            await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
+            self.metrics_port = await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
             decisions = DecisionLog(folder / DECISION_LOG_NAME)
             stack.callback(decisions.close)
             answers = Answers(

@@ -64,7 +64,7 @@ class Edge:
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
         self.node = settings.name or f"edge@{socket.gethostname()}"
-        self.port = 0
+        self.port = self.metrics_port = 0
         self.index_url = settings.index_url
 
     @asynccontextmanager
@@ -94,7 +94,7 @@ class Edge:
                 adapters=settings.adapters or folder / "adapters",
             )
             stack.push_async_callback(host.close)
-            await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
+            self.metrics_port = await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
             valkey = None if settings.index_url else EmbeddedValkey(run)
             self.index_url = valkey.url if valkey else settings.index_url
             deltas = self.deltas = await asyncio.to_thread(
