@@ -74,7 +74,7 @@ class Center:
         self._trial_load = trial_load
         self.name = settings.name or f"center@{socket.gethostname()}"
         self.address = settings.listen
-        self.http_port = 0
+        self.http_port = self.metrics_port = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Center"]:
@@ -115,7 +115,7 @@ class Center:
         shelf = await in_thread(_open_shelf, folder / "models", chunks, settings.cache_bytes)
         trial_load = self._trial_load or WorkerTrial(run_dir, settings.engine, self.name)
         host = ModelHost(run_dir, settings.engine, self.name, "center", log_level=settings.log_level)
-        await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
+        self.metrics_port = await stack.enter_async_context(metrics_served(settings.metrics, registry_of(host)))
         hot = HotModels(host, shelf, manifests, settings.hot_bytes)
         stack.push_async_callback(hot.close)
         publisher = Publisher(catalog, chunks, manifests, shelf, trial_load)

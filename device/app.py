@@ -47,8 +47,7 @@ class Device:
     def __init__(self, settings: DeviceSettings) -> None:
         self.settings = settings
         self.node = settings.name or f"device@{platform.node()}"
-        self.port = 0
-        self.http_port = 0
+        self.port = self.http_port = self.metrics_port = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Device"]:
@@ -78,7 +77,7 @@ class Device:
             )
             stack.push_async_callback(host.close)
             registry = registry_of(host)
-            await stack.enter_async_context(metrics_served(settings.metrics, registry))
+            self.metrics_port = await stack.enter_async_context(metrics_served(settings.metrics, registry))
             decisions = DecisionLog(folder / DECISION_LOG_NAME)
             stack.callback(decisions.close)
             answers = Answers(

@@ -67,8 +67,7 @@ class Edge:
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
         self.node = settings.name or f"edge@{socket.gethostname()}"
-        self.port = 0
-        self.http_port = 0
+        self.port = self.http_port = self.metrics_port = 0
         self.index_url = settings.index_url
 
     @asynccontextmanager
@@ -99,7 +98,7 @@ class Edge:
             )
             stack.push_async_callback(host.close)
             registry = registry_of(host)
-            await stack.enter_async_context(metrics_served(settings.metrics, registry))
+            self.metrics_port = await stack.enter_async_context(metrics_served(settings.metrics, registry))
             valkey = None if settings.index_url else EmbeddedValkey(run)
             self.index_url = valkey.url if valkey else settings.index_url
             deltas = self.deltas = await asyncio.to_thread(

@@ -14,8 +14,7 @@ import structlog
 from deltaic.v1 import worker_pb2, worker_pb2_grpc
 
 _log = structlog.get_logger(__name__)
-_INTERVAL_MS = 500
-_TICK = 0.5
+_USUAL = 0.5
 _CALL_SECONDS = 86_400.0
 _AGAIN = 0.5
 
@@ -51,8 +50,8 @@ class Pulse:
 
     async def until_silent(self, stub: "worker_pb2_grpc.WorkerServiceAsyncStub", limit: float) -> None:
         """Listen to one incarnation; return when it gave no sign of life for `limit` seconds."""
-        listening = asyncio.create_task(self._listen(stub), name="heartbeats")
-        tick = min(_TICK, limit / 4)
+        tick = min(_USUAL, limit / 8)
+        listening = asyncio.create_task(self._listen(stub, tick), name="heartbeats")
         self._heard, silence = 0, Silence(tick, time.monotonic())
         try:
             while silence.tick(time.monotonic(), self._heard) < limit:  # noqa: ASYNC110  # time is what is waited for
@@ -62,8 +61,8 @@ class Pulse:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await listening
 
-    async def _listen(self, stub: "worker_pb2_grpc.WorkerServiceAsyncStub") -> None:
-        request = worker_pb2.HeartbeatRequest(interval_ms=_INTERVAL_MS)
+    async def _listen(self, stub: "worker_pb2_grpc.WorkerServiceAsyncStub", every: float) -> None:
+        request = worker_pb2.HeartbeatRequest(interval_ms=round(every * 1000))
         while True:
             call = stub.Heartbeat(request, timeout=_CALL_SECONDS)
             at_once = True

@@ -1,6 +1,8 @@
 """An edge between a real center and its clients: follows, answers, escalates, mirrors, reports."""
 
 import asyncio
+import re
+import urllib.request
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -51,7 +53,7 @@ async def coder(center: CenterNode, demo_model_path: Path) -> str:
 async def edge(center: CenterNode, first: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EdgeNode]:
     """Follows `assistant/stable`, and answers with it."""
     folder = tmp_path_factory.mktemp("edge")
-    async with running_edge(folder, center.center.address, "assistant/stable") as node:
+    async with running_edge(folder, center.center.address, "assistant/stable", metrics="127.0.0.1:0") as node:
         await until(node.serving)
         yield node
 
@@ -77,6 +79,24 @@ async def test_it_answers_with_the_model_of_the_channel_that_it_follows(edge: Ed
         inference_pb2.CountTokensRequest(model="assistant", prompt="Say hello."), timeout=T
     )
     assert 0 < counted.tokens < 10
+
+
+async def test_prometheus_and_status_see_what_its_worker_does(edge: EdgeNode, first: str) -> None:
+    def scrape() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{edge.edge.metrics_port}/metrics", timeout=T) as answer:
+            return str(answer.read().decode())
+
+    async def counted() -> bool:
+        return re.search(ended, await asyncio.to_thread(scrape)) is not None
+
+    revision = first.rpartition(":")[2][:12]
+    labels = f'model="assistant",revision="{revision}",worker="w1"'
+    ended = rf'deltaic_worker_requests_total{{how="(length|stop)",{re.escape(labels)}}} [1-9]'
+    await edge.ask("assistant")
+    await until(counted)
+    assert f'deltaic_worker_first_token_seconds_bucket{{le="+Inf",{labels}}}' in await asyncio.to_thread(scrape)
+    load = (await edge.own_state()).worker
+    assert (load.slots, load.kv_capacity, load.restarts) == (ENGINE.slots, ENGINE.slots * ENGINE.context_tokens, 0)
 
 
 async def test_a_request_without_a_deadline_gets_one(edge: EdgeNode) -> None:

@@ -130,3 +130,16 @@ def test_the_same_holds_for_http() -> None:
 
 def test_every_setting_has_a_description() -> None:
     assert [name for name, field in DeviceSettings.model_fields.items() if not field.description] == []
+
+
+def test_metrics_are_shown_to_this_machine_unless_more_is_asked_for() -> None:
+    load("--metrics", "127.0.0.1:9101").check_listen()
+    with pytest.raises(ListensToNetwork, match="metrics on this machine only"):
+        load("--metrics", "0.0.0.0:9101").check_listen()
+    load("--metrics", "0.0.0.0:9101", "--allow-remote", "true").check_listen()
+
+
+@pytest.mark.parametrize("address", ["9101", "unix:/tmp/metrics", "host:99999"])
+def test_metrics_need_an_address_of_http(address: str) -> None:
+    with pytest.raises(BadSettings):
+        load("--metrics", address)
