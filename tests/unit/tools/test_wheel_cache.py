@@ -50,7 +50,7 @@ def test_an_older_compiler_builds_the_code_that_runs_anywhere(machine, capfd):
 
 
 def test_another_kind_of_machine_gets_the_code_that_runs_anywhere():
-    assert wheel_cache.portable_flags("loongarch64", lambda options: pytest.fail(options)) == wheel_cache.BASELINE
+    assert wheel_cache.portable_flags("loongarch64", pytest.fail) == wheel_cache.BASELINE
 
 
 def test_the_compiler_is_asked():
