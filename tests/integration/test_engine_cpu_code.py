@@ -15,6 +15,7 @@ from deltaic.engine.native.ggml import loadable_libraries
 from deltaic.engine.native.variants import choose, variant_name
 
 VARIANTS = [path for path in loadable_libraries() if variant_name(path)]
+NEARLY_TIED = 0.5  # in logits: the better is at most 1.6 times as likely
 GREEDY = Path(__file__).with_name("cpu_greedy.py")
 
 pytestmark = pytest.mark.skipif(not VARIANTS, reason="this build has its CPU code built in")
@@ -42,15 +43,20 @@ def test_every_variant_that_says_so_is_proven_to_run(able: list[Path]) -> None:
 
 @pytest.mark.model
 @pytest.mark.timeout(400)
-def test_all_of_them_choose_the_same_tokens(able: list[Path], demo_model_path: Path) -> None:
+def test_all_of_them_choose_the_same_tokens_unless_two_are_nearly_tied(able: list[Path], demo_model_path: Path) -> None:
+    """Each adds up in another order and rounds inputs to other widths: a token may turn where the next was as good."""
     answers = {}
     for path in able:
         run = decode(demo_model_path, variant_name(path))
         assert run.returncode == 0, run.stderr
         answer = json.loads(run.stdout)
         assert answer["cpu"] == variant_name(path)
-        answers[answer["cpu"]] = answer["tokens"]
-    assert len({tuple(tokens) for tokens in answers.values()}) == 1, answers
+        answers[answer["cpu"]] = answer
+    plainest = answers.pop("x64", None) or answers.popitem()[1]
+    for name, answer in answers.items():
+        pairs = enumerate(zip(plainest["tokens"], answer["tokens"], strict=True))
+        turned = next((place for place, (one, other) in pairs if one != other), None)
+        assert turned is None or max(plainest["gaps"][turned], answer["gaps"][turned]) < NEARLY_TIED, (name, answer)
 
 
 @pytest.mark.model
