@@ -84,7 +84,7 @@ def test_what_was_found_out_is_kept_for_the_next_process(tmp_path: Path) -> None
 
 def test_a_test_that_was_only_too_slow_is_tried_again(tmp_path: Path) -> None:
     kept = Evidence(tmp_path / "key.json")
-    kept.keep_proof(NEW, Proof(error="its test did not end within a minute"))
+    kept.keep_proof(NEW, Proof(error="its test did not end in time"))
     assert Evidence(tmp_path / "key.json").proof(NEW) is None
 
 
