@@ -75,7 +75,7 @@ def plan(
     The options are the settings of a node: --engine.slots there is --slots here. Estimates are upper bounds; below the
     plan stands what a worker tries next when memory runs out all the same, at last no GPU.
 
-    Example: [bold]deltaic engine plan model.gguf --slots 16 --context-tokens 8192 --kv-type-k q8_0[/bold]
+    Example: [bold]deltaic engine plan model.gguf --slots 16 --context-tokens 8192 --kv-type-v q8_0[/bold]
     """
     from deltaic.engine.placement.memory import estimate
     from deltaic.engine.placement.model_facts import read_facts

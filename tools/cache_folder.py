@@ -2,6 +2,7 @@
 
     $DELTAIC_CACHE, else $XDG_CACHE_HOME/deltaic, else ~/.cache/deltaic
     ├── wheels/<key>/*.whl    built by wheel_cache.py
+    ├── cpu/<key>.json        what workers found out about CPU code; until the next boot
     └── models/*.gguf         made by fetch_models.py; $DELTAIC_MODELS names another folder
 
 Everything here can be deleted at any time; it is made again when it is needed.

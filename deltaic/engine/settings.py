@@ -27,8 +27,8 @@ class EngineSettings(BaseModel):
     cpu_variant: str = Field(
         "auto",
         pattern=r"^[A-Za-z0-9._-]{1,40}$",
-        description="CPU code to use, by a name that `deltaic engine info` lists; auto takes the best that was "
-        "proven to run here.",
+        description="CPU code to compute with, by a name that `deltaic engine info` lists; auto takes the best that "
+        "was proven to run here.",
     )
     gpu_layers: Literal["auto"] | GpuLayers = Field(
         "auto",

@@ -138,18 +138,12 @@ class _Planner:
     def _rows(self, layers: int) -> Plan | None:
         """Every matrix is cut in proportion to the room; a layer's keys and values stay whole."""
         margin = max(self._kv)
-        rooms = [max(room - margin, 0) for room in self._rooms]
-        weights = sum(self._weights[-layers:])
-        need = weights + layers * margin
-        if need > sum(rooms):
-            return None
-        shares = tuple(room >> 20 for room in rooms)  # MiB: floats of 24 bits hold them
+        shares = tuple(max(room - margin, 0) >> 20 for room in self._rooms)  # MiB: llama.cpp's floats hold them exactly
         whole = sum(shares)
-        if not whole:
+        need = sum(self._weights[-layers:]) + layers * margin
+        if not whole or need > whole << 20:
             return None
         used = tuple(need * share // whole + margin + self._compute if share else 0 for share in shares)
-        if any(size > room + self._compute for size, room in zip(used, self._rooms, strict=True) if size):
-            return None
         return self._plan(layers, "row", 0, shares, used)
 
     def _forced(self, layers: int) -> Plan:

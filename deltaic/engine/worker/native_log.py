@@ -28,7 +28,7 @@ class NativeLog:
         """Let llama.cpp write to stderr again: for a process that goes on without this object."""
         import llama_cpp.llama_cpp as native
 
-        native.llama_log_set(ctypes.cast(ctypes.c_void_p(0), native.llama_log_callback), ctypes.c_void_p(0))
+        native.llama_log_set(ctypes.cast(0, native.llama_log_callback), ctypes.c_void_p(0))
 
     def _take(self, level: int, text: bytes, _user_data: object) -> None:
         """Called from llama.cpp's threads, with pieces of lines."""
