@@ -42,8 +42,9 @@ are clients, and the same questions: 60 to 200 prompt tokens, 64 to 128 answer t
 begin with another side each. *Clients* are a closed loop: each asks again as soon as it has its answer; the window
 opens when all have had a first one, of random length. *Arrivals* are a Poisson process, the same moments for both
 sides, on as many slots as clients gave the capacity. All times are those that a client sees, from connecting to the
-text of a token. Every side has the environment of the bench; our node sets GOMP_SPINCOUNT for its workers, as it always
-does. llama-server is that of the xllamacpp package with its default batches, caches and sampling; llama_cpp.server is `python -m llama_cpp.server`, which answers one request at a time. The tenants' test is
+text of a token. Every side has the environment of the bench; our node sets GOMP_SPINCOUNT for its workers, as it
+always does. llama-server is that of the xllamacpp package with its default batches, caches and sampling;
+llama_cpp.server is `python -m llama_cpp.server`, which answers one request at a time. The tenants' test is
 Mann-Whitney's, two-sided, by 20,000 permutations; its positive control is the tenant that used the prompts itself."""
 
 
