@@ -22,6 +22,8 @@ from engine_figures import LOAD_CPU_ALLOWED
 from engine_work import Work, ends_of_turn
 from harness import BenchFailed, Report, finish, within
 
+from deltaic.engine.native.backends import VARIABLE
+
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "closed": engine_parts.closed,
@@ -40,7 +42,8 @@ are clients, and the same questions: 60 to 200 prompt tokens, 64 to 128 answer t
 begin with another side each. *Clients* are a closed loop: each asks again as soon as it has its answer; the window
 opens when all have had a first one, of random length. *Arrivals* are a Poisson process, the same moments for both
 sides, on as many slots as clients gave the capacity. All times are those that a client sees, from connecting to the
-text of a token. llama-server is that of the xllamacpp package with its default batches, caches and sampling;
+text of a token. Every side has the environment of the bench; our node sets GOMP_SPINCOUNT for its workers, as it
+always does. llama-server is that of the xllamacpp package with its default batches, caches and sampling;
 llama_cpp.server is `python -m llama_cpp.server`, which answers one request at a time. The tenants' test is
 Mann-Whitney's, two-sided, by 20,000 permutations; its positive control is the tenant that used the prompts itself."""
 
@@ -55,10 +58,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=models_folder() / MODEL, help="a GGUF file")
     parser.add_argument("--threads", type=int, default=2, help="of every side")
     parser.add_argument("--gpu-layers", type=int, default=0, help="of every side; -1 is all")
+    parser.add_argument(
+        "--cpu", default="", help="CPU code of ours, haswell for that of the peer's package; else the best"
+    )
     parser.add_argument("--greedy", action="store_true", help="instead of temperature 0.8 with seeds")
     parser.add_argument("--turns-may-end", action="store_true", help="do not forbid the tokens that end an answer")
     parser.add_argument("--record", default="engine", help="name of the results and of their table")
     options = parser.parse_args()
+    if options.cpu:
+        os.environ[VARIABLE] = options.cpu
     if options.quick:
         options.clients, options.rounds = [each for each in options.clients if each <= 8] or [4], 1
     return options

@@ -12,6 +12,7 @@ from harness import BenchFailed, Report, Row, against_peer, within
 MS = 1000.0
 LOAD_CPU_ALLOWED = 10.0
 """Percent of one core that the load generator may take."""
+_TOO_SHORT = "nothing was refused, but the window is too short for this machine: raise --minutes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,12 @@ class Figures:
 
 
 def figures(name: str, rounds: Sequence[Seen]) -> Figures:
-    """Raises BenchFailed when nothing came."""
+    """Raises BenchFailed when no token came."""
     errors = [error for seen in rounds for error in seen.errors]
     pooled = [time for seen in rounds for time in seen.first_tokens()], [gap for seen in rounds for gap in seen.gaps()]
     tokens = [seen.tokens() for seen in rounds]
-    if not all(tokens) or not all(pooled):
-        why = errors[0] if errors else "nothing was refused; the window is too short for this machine: raise --minutes"
-        raise BenchFailed(f"{name} gave no answers to measure: {why}")
+    if not all(tokens):
+        raise BenchFailed(f"{name} gave no tokens to measure: {errors[0] if errors else _TOO_SHORT}")
     return Figures(
         [1000 * seen.seconds / count for seen, count in zip(rounds, tokens, strict=True)],
         *pooled,
@@ -61,7 +61,12 @@ def throughput(case: str, own: Figures, peer: Figures, peer_name: str, bar: floa
 
 
 def latencies(case: str, own: Figures, peer: Figures, peer_name: str) -> list[Row]:
-    """Both quantiles of the time to the first token, and of the gaps between tokens; the middle gap has no bar."""
+    """Both quantiles of the time to the first token, and of the gaps between tokens; the middle gap has no bar.
+
+    Raises BenchFailed where a side had none.
+    """
+    if not all((own.first_tokens, peer.first_tokens, own.gaps, peer.gaps)):
+        raise BenchFailed(f"{case}: no first tokens to compare: {_TOO_SHORT}")
     against = partial(against_peer, case=case, unit="ms", peer_name=peer_name)
     wanted = [
         ("TTFT, p50", own.first_tokens, peer.first_tokens, 0.5, 1.0),

@@ -32,6 +32,7 @@ _GAP_BAR = 3.0
 _FAIR_SLOTS = 4
 _FAIR_CLIENTS = {"busy": 40, "modest": 4}
 _FAIR_SECONDS = 20.0
+_FAIR_WARM_UP = 8.0
 _FAIR_BAR = 1.1
 _FAIR_TOKENS = (16, 48)
 
@@ -184,12 +185,18 @@ async def fairness(bench: Bench) -> None:
         ]
         async with bench.side(name, bench.setup(_FAIR_SLOTS)) as (_, transport):
             seen: Seen = bench.kept(
-                await closed_loop(transport, streams, bench.seconds(_FAIR_SECONDS), see_all_first_tokens=False)
+                await closed_loop(
+                    transport,
+                    streams,
+                    bench.seconds(_FAIR_SECONDS),
+                    longest_warm_up=_FAIR_WARM_UP,
+                    see_all_first_tokens=False,
+                )
             )
         tokens = [seen.tokens(tenant=tenant) for tenant in _FAIR_CLIENTS]
-        if not all(tokens):
-            raise BenchFailed(f"{name} served a tenant nothing in {seen.seconds:.0f} s: {tokens}")
-        apart[name] = max(tokens) / min(tokens)
+        if not any(tokens):
+            raise BenchFailed(f"{name} served nothing in {seen.seconds:.0f} s")
+        apart[name] = max(tokens) / max(1.0, min(tokens))  # a tenant may have been served nothing at all
     metric, case = "tokens of one tenant beside the other's", "40 clients and 4"
     bench.report.add(within(metric, f"{case}, ours", "times", apart[OURS], allowed=_FAIR_BAR))
     bench.report.add(against_peer(metric, case, "times", apart[OURS], apart[LLAMA_SERVER], peer_name=LLAMA_SERVER))

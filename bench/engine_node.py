@@ -1,7 +1,8 @@
 """A node that answers with one model, for the engine bench: engine_node.py FACTS_FILE MODEL SETTINGS
 
 SETTINGS are EngineSettings as JSON. Writes what a client must know to FACTS_FILE, prints the port of its gRPC relay,
-and ends at SIGTERM. The relay is the least that a node does: a lease, and the worker's stream passed on.
+and ends at SIGTERM. What stands before the worker is the least that a node does, a lease and the worker's stream passed
+on, and the HTTP face that every node has.
 """
 
 import asyncio
@@ -10,15 +11,19 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
 from deltaic.engine.host import ModelHost
-from deltaic.engine.relay import generate
+from deltaic.engine.listing import listed
+from deltaic.engine.relay import count_tokens, embed, generate
 from deltaic.engine.settings import EngineSettings
+from deltaic.gateway.gateway import Limits
+from deltaic.gateway.mounting import http_face
 from deltaic.names import RevisionName
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.server import Server
@@ -27,22 +32,52 @@ from deltaic.v1 import inference_pb2, worker_pb2, worker_pb2_grpc
 
 NODE = "edge@bench"
 KEY = "models/bench/channels/stable"
-_SECONDS = 120.0
 _SERVICE = "deltaic.v1.InferenceService"
 
+_Stream = AsyncGenerator[inference_pb2.GenerateResponse, None]
 
-class Relay:
-    """Generate through the host, and nothing else of InferenceService."""
+
+class Answers:
+    """`deltaic.gateway.answering.Answering` by the host's only model, whatever the request names."""
 
     def __init__(self, host: ModelHost) -> None:
         self._host = host
+
+    async def generate(self, request: inference_pb2.GenerateRequest, seconds: float) -> _Stream:
+        async with (
+            self._host.lease(KEY) as leased,
+            aclosing(cast("_Stream", generate(leased, request, seconds))) as stream,
+        ):
+            async for response in stream:
+                yield response
+
+    async def embed(self, request: inference_pb2.EmbedRequest, seconds: float) -> inference_pb2.EmbedResponse:
+        async with self._host.lease(KEY) as leased:
+            return await embed(leased, request, seconds)
+
+    async def count_tokens(
+        self, request: inference_pb2.CountTokensRequest, seconds: float
+    ) -> inference_pb2.CountTokensResponse:
+        async with self._host.lease(KEY) as leased:
+            return await count_tokens(leased, request, seconds)
+
+    async def list_models(self, seconds: float) -> inference_pb2.ListModelsResponse:  # noqa: ARG002  # nothing is asked
+        return listed(self._host.serving())
+
+
+class Relay:
+    """Generate over gRPC, and nothing else of InferenceService."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
 
     async def Generate(  # noqa: N802  # gRPC names it
         self, request: inference_pb2.GenerateRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
         remaining = context.time_remaining()
-        async with self._host.lease(KEY) as leased:
-            async for response in generate(leased, request, _SECONDS if remaining is None else remaining):
+        answers = self._answers.generate(request, Limits().seconds if remaining is None else remaining)
+        async with aclosing(answers) as responses:
+            async for response in responses:
                 yield response
 
 
@@ -57,20 +92,15 @@ def add_relay(servicer: Relay, server: grpc.aio.Server) -> None:
 
 
 async def backend_of(socket: Path) -> str:
-    """What the worker says that it computes with, or else what its library says."""
+    """What the worker says that it computes with."""
     channel = open_channel(f"unix:{socket}", node=NODE)
     try:
         beats = worker_pb2_grpc.WorkerServiceStub(channel).Heartbeat(worker_pb2.HeartbeatRequest(), timeout=10)
         async for beat in beats:
-            backend = beat.backend
-            return f"{backend.cpu}: {' '.join(backend.features)} ({backend.why})"
-    except grpc.aio.AioRpcError:
-        pass
+            return f"{beat.backend.cpu}: {' '.join(beat.backend.features)} ({beat.backend.why})"
     finally:
         await channel.close()
-    import llama_cpp
-
-    return str(llama_cpp.llama_print_system_info().decode()).strip(" |")
+    return "unknown: the worker sent no heartbeat"
 
 
 def socket_in(run: Path) -> Path:
@@ -86,12 +116,15 @@ async def serve(facts: Path, model: Path, settings: EngineSettings) -> None:
     with tempfile.TemporaryDirectory(prefix="dlt-") as run:
         host = ModelHost(Path(run), settings, NODE, "edge", log_level="error")
         server = Server("127.0.0.1:0")
-        server.add(add_relay, Relay(host), _SERVICE)
+        answers = Answers(host)
+        server.add(add_relay, Relay(answers), _SERVICE)
         try:
             await host.serve(KEY, RevisionName("bench", f"sha256:{digest}"), model)
             socket = await asyncio.to_thread(socket_in, Path(run))
-            async with server.running(grace=0.1):
-                known = {"worker": str(socket), "relay": server.port, "gateway": 0, "backend": await backend_of(socket)}
+            face = http_face(answers, "127.0.0.1:0", Limits(), grace=0.1)
+            async with server.running(grace=0.1), face as http_port:
+                ways = {"worker": str(socket), "relay": server.port, "gateway": http_port}
+                known = ways | {"backend": await backend_of(socket)}
                 await asyncio.to_thread(facts.write_text, json.dumps(known))
                 print(server.port, flush=True)
                 await ended.wait()

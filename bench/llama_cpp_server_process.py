@@ -9,14 +9,16 @@ import socket
 import sys
 from pathlib import Path
 
-import llama_cpp
 import uvicorn
 from llama_cpp.server.app import create_app
 from llama_cpp.server.settings import ModelSettings, ServerSettings
 
+from deltaic.engine.native.backends import load_backends
+
 
 def main(facts: str, model: str, settings: str) -> None:
     wanted = json.loads(settings)
+    code = load_backends()  # the build has loadable backends, and this server loads none: it gets what our workers get
     loaded = ModelSettings(
         model=model,
         model_alias="bench",
@@ -27,7 +29,7 @@ def main(facts: str, model: str, settings: str) -> None:
         verbose=False,
     )
     app = create_app(server_settings=ServerSettings(interrupt_requests=False), model_settings=[loaded])
-    Path(facts).write_text(json.dumps({"backend": llama_cpp.llama_print_system_info().decode().strip(" |")}))
+    Path(facts).write_text(json.dumps({"backend": f"{code.cpu}: {' '.join(code.features)}"}))
     listening = socket.create_server(("127.0.0.1", 0))
     print(listening.getsockname()[1], flush=True)
     uvicorn.run(app, fd=listening.fileno(), log_level="error", access_log=False)

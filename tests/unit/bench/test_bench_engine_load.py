@@ -131,6 +131,13 @@ def test_a_comparison_has_throughput_latencies_and_failures() -> None:
     assert own.cpu_share == pytest.approx(0.05)
 
 
+def test_latencies_that_were_not_seen_are_not_compared() -> None:
+    seen = _seen(1.0, 1.0, 5)
+    seen.answers[0].sent = 9.0  # before the window
+    with pytest.raises(BenchFailed, match="raise --minutes"):
+        add_comparison(Report("test", "make test"), "1 client", *[figures("either", [seen])] * 2, "peer", bar=None)
+
+
 def test_a_side_that_gave_nothing_is_not_compared() -> None:
     with pytest.raises(BenchFailed, match="full"):
         figures("ours", [Seen(opened=10.0, closed=20.0, answers=[Answer(Question("", 1), sent=11.0, error="full")])])
