@@ -17,8 +17,8 @@ import structlog
 
 from deltaic.engine.ending import Cause, Ending
 from deltaic.engine.errors import WorkerRestarting, WorkerStopping
-from deltaic.engine.footprint import estimate
 from deltaic.engine.memory_budget import MemoryBudget
+from deltaic.engine.placement.memory import worker_bytes
 from deltaic.engine.pulse import Pulse
 from deltaic.engine.worker_process import WorkerProcess, WorkerSpec
 from deltaic.errors import DeltaicError
@@ -231,7 +231,7 @@ class Worker:
     async def _take_memory(self) -> None:
         """Raises NotEnoughMemory. A file that is not there is left to the worker, which says so."""
         with contextlib.suppress(OSError):
-            needed = await asyncio.to_thread(estimate, self._spec.path, self._spec.settings)
+            needed = await asyncio.to_thread(worker_bytes, self._spec.path, self._spec.settings)
             self._budget.grant(self._name, needed, f"the worker for {self._spec.revision.of_model}")
 
     async def _keep_alive(self) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from deltaic.engine.placement.model_facts import Block, ModelFacts, read_facts
 from deltaic.engine.settings import EngineSettings
+from deltaic.weights.errors import BadLayout, NotGGUF, Truncated
 
 _CELL_STEP = 256  # llama.cpp rounds the tokens of a sequence up to this
 _BLOCK_ELEMENTS, _BLOCK_BYTES = 32, {"f16": 64, "q8_0": 34, "q4_0": 18}
 _FLOAT_BYTES = 4
+_PROCESS_BYTES = 96 << 20  # Python, gRPC, llama.cpp
 _SMALL = 4 << 20  # graphs, tables, the batch
 
 
@@ -66,3 +68,15 @@ def compute_bytes(facts: ModelFacts, settings: EngineSettings) -> int:
     layer = 6 * facts.embedding + 3 * facts.feed_forward + attention
     widest = max(facts.vocabulary + 4 * facts.embedding, layer)
     return _FLOAT_BYTES * (settings.batch_tokens * widest + settings.slots * facts.vocabulary) + _SMALL
+
+
+def worker_bytes(path: Path, settings: EngineSettings) -> int:
+    """Memory of a whole worker process. A file that cannot be read counts with its size: loading it will fail.
+
+    Raises OSError when it is not there.
+    """
+    size = path.stat().st_size
+    try:
+        return _PROCESS_BYTES + max(estimate(path, settings).total, size) + settings.prefix_bytes
+    except (NotGGUF, Truncated, BadLayout):
+        return _PROCESS_BYTES + size

@@ -22,6 +22,7 @@ from deltaic.engine.worker.embedding import EmbedJob
 from deltaic.engine.worker.job import Job
 from deltaic.engine.worker.loading import Parts, load
 from deltaic.engine.worker.model import Model
+from deltaic.engine.worker.process_limits import name_thread
 from deltaic.engine.worker.sampling import Sampler
 from deltaic.engine.worker.vitals import IDLE_SECONDS, Backend, How, Load, Vitals
 from deltaic.errors import DeltaicError
@@ -114,6 +115,7 @@ class Executor:
     # ---- the thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        name_thread("executor")
         try:
             self._load()
             while self._take_commands():

@@ -7,8 +7,8 @@ import pytest
 from deltaic.engine.control_group import MemoryGroup
 from deltaic.engine.ending import Cause, ending_of
 from deltaic.engine.errors import NotEnoughMemory, WorkerFailed
-from deltaic.engine.footprint import estimate
 from deltaic.engine.memory_budget import MemoryBudget, available_memory
+from deltaic.engine.placement.memory import worker_bytes
 from deltaic.engine.settings import EngineSettings
 
 MIB = 1 << 20
@@ -17,8 +17,8 @@ KV = 30 * 3 * (64 + 64) * 2  # layers x heads x (key + value) x f16, of the demo
 
 @pytest.mark.model
 def test_an_estimate_grows_with_the_tokens_that_slots_hold(demo_model_path: Path) -> None:
-    small = estimate(demo_model_path, EngineSettings(slots=1, context_tokens=1024, prefill_chunk=128))
-    large = estimate(demo_model_path, EngineSettings(slots=1, context_tokens=3072, prefill_chunk=128))
+    small = worker_bytes(demo_model_path, EngineSettings(slots=1, context_tokens=1024, flash_attention="on"))
+    large = worker_bytes(demo_model_path, EngineSettings(slots=1, context_tokens=3072, flash_attention="on"))
     assert large - small == 2048 * KV
     assert small > demo_model_path.stat().st_size + 1024 * KV
 
@@ -26,7 +26,7 @@ def test_an_estimate_grows_with_the_tokens_that_slots_hold(demo_model_path: Path
 @pytest.mark.model
 def test_a_context_beyond_what_the_model_knows_is_not_counted(demo_model_path: Path) -> None:
     within, beyond = (
-        estimate(demo_model_path, EngineSettings(slots=1, context_tokens=tokens)) for tokens in (8192, 99_999)
+        worker_bytes(demo_model_path, EngineSettings(slots=1, context_tokens=tokens)) for tokens in (8192, 99_999)
     )
     assert within == beyond
 
@@ -34,7 +34,7 @@ def test_a_context_beyond_what_the_model_knows_is_not_counted(demo_model_path: P
 def test_a_file_that_is_no_model_counts_with_its_size(tmp_path: Path) -> None:
     path = tmp_path / "garbage.gguf"
     path.write_bytes(b"GGUF" + bytes(MIB))
-    assert MIB < estimate(path, EngineSettings()) < 1024 * MIB
+    assert MIB < worker_bytes(path, EngineSettings()) < 1024 * MIB
 
 
 def test_a_limit_is_for_all_workers_together_and_freed_by_those_that_end() -> None:
