@@ -34,7 +34,7 @@ JSON_OPTIONS: dict[str, Any] = {"whitespace_pattern": r"[ \n\t]{0,12}", "coerce_
 
 _LIMITS = {
     "max_items_in_row": 2000,
-    "step_max_items": 20_000,
+    "step_max_items": 50_000,
     "step_lexer_fuel": 200_000,
     "initial_lexer_fuel": 1_000_000,
     "max_lexer_states": 20_000,

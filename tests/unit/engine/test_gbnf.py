@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from deltaic.engine.errors import GrammarInvalid
@@ -107,7 +107,12 @@ def test_a_grammar_without_recursion_is_the_regular_expression_that_it_looks_lik
 ) -> None:
     grammar, expression = tree
     for text in texts:
-        assert accepts(model, f"root ::= {grammar}", text) == bool(re.fullmatch(expression, text)), text
+        try:
+            accepted = accepts(model, f"root ::= {grammar}", text)
+        except GrammarInvalid as error:
+            assume("Too many items" not in error.message)  # refused, since it would take too long
+            raise
+        assert accepted == bool(re.fullmatch(expression, text)), text
 
 
 @pytest.mark.model
