@@ -50,8 +50,8 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
 
 def _amount(value: float, unit: str) -> str:
     if value == int(value):
-        return f"{int(value):,} {unit}"
-    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:,.3g} {unit}"
+        return f"{int(value):,} {unit}".rstrip()
+    return (f"{value:,.0f} {unit}" if value >= 1000 else f"{value:,.3g} {unit}").rstrip()
 
 
 def _measured(result: Mapping[str, Any]) -> str:
