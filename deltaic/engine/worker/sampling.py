@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaic.engine.errors import BadRequest, GrammarInvalid
+from deltaic.engine.worker.candidates import Logits, Penalties, TopCandidates
 from deltaic.engine.worker.grammar import Grammar
 from deltaic.v1 import inference_pb2
 
@@ -23,13 +24,12 @@ MAX_LOGIT_BIASES = 1024
 FORBIDDEN_BIAS = -100.0
 """A bias from here down makes a token impossible."""
 
-_GENERATED_WINDOW = 1 << 16
-"""Tokens back that the penalties of generated tokens count: more than answers have."""
 _RANDOM_TO_LLAMA = 0xFFFFFFFF
 _CANDIDATE = np.dtype([("token", np.int32), ("logit", np.float32), ("probability", np.float32)])
 """llama_token_data."""
 
-Logits = NDArray[np.float32]
+_MOST_CANDIDATES = 1024
+"""A top-k above this is left to llama.cpp, from the whole vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,10 @@ class Sampler:
         self._parameters = parameters
         self._seed = parameters.seed if seed is None else seed
         self._matcher = grammar.matcher() if grammar else None
-        self._chain: Any = None if parameters.greedy and not parameters.penalised else self._new_chain(recent)
+        self._chain: Any = None if parameters.greedy else self._new_chain()
+        self._penalties = self._new_penalties(tuple(recent)) if parameters.penalised else None
+        few = 0 < parameters.top_k <= _MOST_CANDIDATES
+        self._candidates = TopCandidates(parameters.top_k) if few and not parameters.greedy else None
         self._bias_tokens = np.array([token for token, _ in parameters.logit_bias], np.intp)
         self._biases = np.array([bias for _, bias in parameters.logit_bias], np.float32)
 
@@ -140,7 +143,7 @@ class Sampler:
         if not self._plain:
             return None
         if self._chain is None:
-            self._chain = self._new_chain(())
+            self._chain = self._new_chain()
         return self._chain
 
     def detached(self) -> None:
@@ -155,12 +158,12 @@ class Sampler:
         Raises GrammarInvalid when no token that the grammar allows is left. With a grammar the choice is made without
         it first, as most choices fit; only when one does not, all tokens are tested against the grammar.
         """
-        if self._chain is not None and self._plain:
-            return int(self._native.llama_sampler_sample(self._chain, context, output))
         logits = self._logits(context, output)
-        if self._bias_tokens.size:
+        if self._bias_tokens.size or self._penalties is not None:
             logits = logits.copy()
             logits[self._bias_tokens] += self._biases
+            if self._penalties is not None:
+                self._penalties.apply(logits)
         token = self._choose(logits, None)
         if self._matcher is not None and not self._matcher.allows(token):
             token = self._choose(logits, self._matcher.allowed())
@@ -168,8 +171,8 @@ class Sampler:
 
     def accept(self, token: int) -> None:
         """Remember a chosen token, whoever chose it. Raises GrammarInvalid for one that the grammar does not allow."""
-        if self._parameters.penalised:
-            self._native.llama_sampler_accept(self._chain, token)
+        if self._penalties is not None:
+            self._penalties.accept(token)
         if self._matcher is not None:
             self._matcher.accept(token)
 
@@ -196,6 +199,9 @@ class Sampler:
             at = int(values.argmax())
             chosen, logit = at if tokens is None else int(tokens[at]), values[at]
         else:
+            if self._candidates is not None:
+                best = self._candidates.of(values)
+                tokens, values = best if tokens is None else tokens[best], values[best]
             chosen, logit = self._drawn(values, tokens)
         if logit == -math.inf:
             raise GrammarInvalid(
@@ -219,24 +225,16 @@ class Sampler:
         """Whether only the logits of this step matter: no grammar, bias or penalty."""
         return self._matcher is None and not self._bias_tokens.size and not self._parameters.penalised
 
-    def _new_chain(self, recent: Sequence[int]) -> Any:
+    def _new_chain(self) -> Any:
         native = self._native
         chain = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
-        for link in (*self._penalties(recent), *self._filters()):
+        for link in self._filters():
             native.llama_sampler_chain_add(chain, link)
         return chain
 
-    def _penalties(self, recent: Sequence[int]) -> Iterator[Any]:
-        native, parameters, size = self._native, self._parameters, self._model.vocabulary_size
-        if parameters.repeat_penalty != 1:
-            link = native.llama_sampler_init_penalties(size, PENALTY_WINDOW, parameters.repeat_penalty, 0.0, 0.0)
-            for token in recent[-PENALTY_WINDOW:]:
-                native.llama_sampler_accept(link, token)
-            yield link
-        if parameters.frequency_penalty or parameters.presence_penalty:
-            yield native.llama_sampler_init_penalties(
-                size, _GENERATED_WINDOW, 1.0, parameters.frequency_penalty, parameters.presence_penalty
-            )
+    def _new_penalties(self, recent: tuple[int, ...]) -> Penalties:
+        given = self._parameters
+        return Penalties(given.repeat_penalty, given.frequency_penalty, given.presence_penalty, recent, PENALTY_WINDOW)
 
     def _filters(self) -> Iterator[Any]:
         """What takes tokens out, and the choice among the rest."""
@@ -259,4 +257,6 @@ class Sampler:
     def _logits(self, context: Any, output: int) -> Logits:
         """The raw logits of batch entry `output`; a view that the next decode overwrites."""
         pointer = self._native.llama_get_logits_ith(context, output)
-        return np.ctypeslib.as_array(pointer, (self._model.vocabulary_size,))
+        row = (ctypes.c_float * self._model.vocabulary_size).from_address(ctypes.addressof(pointer.contents))
+        logits: Logits = np.frombuffer(row, np.float32)  # type: ignore[call-overload]
+        return logits
