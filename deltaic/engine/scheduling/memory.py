@@ -157,8 +157,7 @@ class Memory:
 
     def _bring(self, request: Request, other: Origin) -> tuple[int, Place]:
         """The slot that is missed least, and the prompt's beginning in it from wherever it is."""
-        empty = next((slot for slot in self._idle if slot not in self._in_slot), None)
-        slot = next(iter(self._idle)) if empty is None else empty
+        slot = self._least_missed()
         if other.held is None or other.tokens < WORTH_KEEPING:
             return slot, Place(request.id, slot)
         if other.held.kept is not None:
@@ -166,11 +165,14 @@ class Memory:
             return slot, Place(request.id, slot, other.tokens, kept=other.held.kept)
         return slot, Place(request.id, slot, other.tokens, source=other.held.slot)
 
+    def _least_missed(self) -> int:
+        """The first slot that holds nothing, so that those in use lie side by side; else the longest unused."""
+        return min((slot for slot in self._idle if slot not in self._in_slot), default=next(iter(self._idle)))
+
     def _resume(self, request: Request, moves: list[Move]) -> tuple[int, Place]:
         kept = request.parked
         assert kept is not None
-        empty = next((slot for slot in self._idle if slot not in self._in_slot), None)
-        slot = next(iter(self._idle)) if empty is None else empty
+        slot = self._least_missed()
         moves += self._rescue(slot, 0)
         place = Place(request.id, slot, self._parked[kept], kept=kept)
         moves += [place, self._drop(kept)]

@@ -227,7 +227,10 @@ class Scheduler:
         group = self._group()
         if group is None:
             return Step()
-        running = [each for each in self._running.values() if each.scope.adapters == group]
+        # By slot: llama.cpp computes neighbouring streams together, and begins anew wherever their order is broken.
+        running = sorted(
+            (each for each in self._running.values() if each.scope.adapters == group), key=lambda one: one.slot
+        )
         decoding = [each for each in running if each.unread == 1]
         readers = [each for each in running if each.unread > 1]
         counts = {each.id: 1 for each in decoding} | self._shares_of_readers(readers, len(decoding))
@@ -236,7 +239,8 @@ class Scheduler:
     def update(self, step: Step, sampled: Mapping[Hashable, int], seconds: float) -> None:
         """Take what `step` brought: the token of every request that sampled, and how long it took."""
         decoding = sum(len(feed.tokens) == 1 and feed.sample for feed in step.feeds)
-        self.pace.observe(decoding, step.tokens - decoding, seconds)
+        if step.feeds:
+            self.pace.observe(decoding, step.tokens - decoding, seconds)
         for feed in step.feeds:
             request = self._running.get(feed.request)
             if request is None:
