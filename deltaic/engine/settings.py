@@ -51,7 +51,7 @@ class EngineSettings(BaseModel):
         512, ge=16, le=8192, description="Most tokens of one decode call; more reads prompts a little faster."
     )
     prefill_chunk: int = Field(
-        192,
+        256,
         ge=1,
         le=8192,
         description="Prompts up to so many tokens are read in one piece beside running answers; longer ones in chunks.",
@@ -66,6 +66,11 @@ class EngineSettings(BaseModel):
         ByteSize(256 << 20),
         ge=0,
         description="Bytes of memory for states of prompts and of parked requests, beside the slots, like 1GiB.",
+    )
+    prefix_dir: str = Field(
+        "",
+        description="Folder where states of prompts wait for a worker that is started again; empty keeps none. They "
+        "are readable there: use it on an encrypted disk only.",
     )
     patience: float = Field(
         20.0, gt=0, description="Seconds of waiting after which a request counts as one priority class higher."

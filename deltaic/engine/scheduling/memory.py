@@ -13,7 +13,11 @@ from deltaic.engine.scheduling.prefixes import Held, Prefixes
 from deltaic.engine.scheduling.request import Request
 
 WORTH_KEEPING = 48
-"""Tokens: reading fewer again costs less than copying them."""
+"""Tokens that are worth a place in the store, and that somebody waits for when another reads them just now."""
+WORTH_COPYING = 16
+"""Tokens: reading fewer again is not worth a copy from elsewhere."""
+_MOST_COPIED = 40
+"""Times what is needed: a state is copied whole, so a short beginning of a long text costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Memory:
         for shared, held in self._texts.matches(request.scope, request.tokens):
             length = min(shared, held.ready, limit)
             if held.slot is not None and held.slot in self._idle:
-                idle = max(idle, Origin(length, held), key=lambda one: one.tokens)
+                idle = max(idle, Origin(length, held), key=_by_length_and_slot)
             else:
                 other = max(other, Origin(length, held), key=lambda one: one.tokens)
                 if held.slot is not None:
@@ -88,7 +92,7 @@ class Memory:
         moves: list[Move] = []
         if request.parked is not None:
             slot, place = self._resume(request, moves)
-        elif idle.held is not None and idle.tokens >= max(other.tokens, WORTH_KEEPING):
+        elif idle.held is not None and idle.tokens > 0 and not _worth_more(other, idle.tokens):
             assert idle.held.slot is not None
             slot = idle.held.slot
             place = Place(request.id, slot, idle.tokens)
@@ -141,9 +145,10 @@ class Memory:
         if kept in self._sizes:
             self._sizes[kept] = size
 
-    def stored(self) -> list[tuple[int, Held]]:
-        """Texts in the store that a later worker could use."""
-        return list(self._stored.items())
+    def known(self) -> list[Held]:
+        """Texts that a later worker could use, the ones used last first: in idle slots, then in the store."""
+        idle = [self._in_slot[slot] for slot in reversed(self._idle) if slot in self._in_slot]
+        return [held for held in idle if held.ready >= WORTH_KEEPING] + list(reversed(self._stored.values()))
 
     def adopt(self, held: Held, size: int) -> int:
         """Take in a stored text from before; its number."""
@@ -158,7 +163,7 @@ class Memory:
     def _bring(self, request: Request, other: Origin) -> tuple[int, Place]:
         """The slot that is missed least, and the prompt's beginning in it from wherever it is."""
         slot = self._least_missed()
-        if other.held is None or other.tokens < WORTH_KEEPING:
+        if other.held is None or not _worth_more(other, 0):
             return slot, Place(request.id, slot)
         if other.held.kept is not None:
             self._stored.move_to_end(other.held.kept)
@@ -235,3 +240,16 @@ class Memory:
         held = self._in_slot.pop(slot, None)
         if held is not None:
             self._texts.remove(held)
+
+
+def _by_length_and_slot(origin: Origin) -> tuple[int, int]:
+    """The longest; of equals, the first slot."""
+    slot = origin.held.slot if origin.held is not None else None
+    return origin.tokens, -(slot or 0)
+
+
+def _worth_more(other: Origin, tokens: int) -> bool:
+    """Whether a copy from elsewhere saves more than the `tokens` that a slot has already."""
+    if other.held is None or other.tokens - tokens < WORTH_COPYING:
+        return False
+    return other.held.ready <= _MOST_COPIED * (other.tokens - tokens)

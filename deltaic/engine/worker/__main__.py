@@ -107,7 +107,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     def post(what: Post) -> None:
         loop.call_soon_threadsafe(_hand_out, what)
 
-    executor = Executor(arguments.model, settings, on_death=_die, post=post)
+    executor = Executor(arguments.model, settings, on_death=_die, post=post, revision=arguments.revision)
     origin = Origin(RevisionName.parse(arguments.revision), arguments.node, arguments.role)
     server = Server(f"unix:{arguments.socket}")
     servicer = InferenceServicer(executor, origin)
@@ -122,6 +122,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
         if loading.done():
             await server.set_serving(True)
         await stopping
+    if settings.prefix_dir and executor.loaded.done():
+        await asyncio.to_thread(executor.stop)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class Executor:
     settings: EngineSettings
     on_death: Callable[[BaseException], None]
     post: Callable[[Post], None] = _at_once
+    revision: str = ""
     loaded: "Future[Loaded]" = field(default_factory=Future)
     vitals: Vitals = field(default_factory=Vitals)
     _commands: "queue.SimpleQueue[Command]" = field(default_factory=queue.SimpleQueue)
@@ -126,10 +127,12 @@ class Executor:
         for identifier in list(self._answers):
             self._fail(identifier, WorkerStopping("the worker is stopping", hint="send the request again"), How.FAILED)
         self._send()
+        self._parts.leave_behind(self.settings.prefix_bytes)
         self._parts.close()
 
     def _load(self) -> None:
-        self._parts = parts = load(self.path, self.settings)
+        self._parts = parts = load(self.path, self.settings, self.revision)
+        parts.remember(self.settings.prefix_bytes)
         placed, slots = parts.placed, self.settings.slots
         backend = Backend(
             placed.backend.cpu, placed.backend.features, placed.plan.gpu_layers, placed.plan.layers, placed.why

@@ -2,10 +2,12 @@
 
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 
+from deltaic.engine.errors import WorkerFailed
 from deltaic.engine.scheduling.memory import Memory
 from deltaic.engine.scheduling.pace import Pace
 from deltaic.engine.scheduling.scheduler import Feed, Limits, Scheduler, Step
@@ -16,6 +18,7 @@ from deltaic.engine.worker.embedding import Embedder
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.native_log import NativeLog
 from deltaic.engine.worker.placing import Placed, load_placed
+from deltaic.engine.worker.prefix_files import PrefixFiles
 from deltaic.engine.worker.states import SlotStates
 
 _log = structlog.get_logger(__name__)
@@ -32,6 +35,24 @@ class Parts:
     adapters: AdapterShelf
     embedder: Embedder
     scheduler: Scheduler
+    prefixes: PrefixFiles | None
+    """Where states of prompts outlive this process, if they may."""
+
+    def remember(self, budget: int) -> None:
+        """Take in what an earlier worker of the same revision left."""
+        if self.prefixes is not None:
+            for prefix in self.prefixes.take(budget):
+                self.states.adopt(prefix, self.scheduler)
+
+    def leave_behind(self, budget: int) -> None:
+        """Write states of prompts for the next worker. A disk that fails costs only them."""
+        if self.prefixes is None:
+            return
+        try:
+            written = self.prefixes.save(self.states.known(self.scheduler), budget)
+            _log.info("prefixes.saved", count=written)
+        except OSError as error:
+            _log.warning("prefixes.not_saved", why=str(error))
 
     def close(self) -> None:
         self.embedder.close()
@@ -39,8 +60,8 @@ class Parts:
         self.model.close()
 
 
-def load(path: Path, settings: EngineSettings) -> Parts:
-    """Load, then decode two tokens: a worker that says it serves has served.
+def load(path: Path, settings: EngineSettings, revision: str = "") -> Parts:
+    """Load, then decode two tokens: a worker that says it serves has served. `revision` names the file's content.
 
     Raises WorkerFailed, PlacementRefused, CpuCodeUnusable.
     """
@@ -78,7 +99,21 @@ def load(path: Path, settings: EngineSettings) -> Parts:
         AdapterShelf(model, context.pointer, log),
         Embedder(model, settings),
         Scheduler(limits, memory, Pace(settings.gap)),
+        _prefix_files(settings, revision),
     )
+
+
+def _prefix_files(settings: EngineSettings, revision: str) -> PrefixFiles | None:
+    """Raises WorkerFailed when the folder cannot be used."""
+    if not settings.prefix_dir or not revision:
+        return None
+    kind = (version("llama-cpp-python"), settings.kv_type_k, settings.kv_type_v, settings.flash_attention)
+    try:
+        return PrefixFiles(Path(settings.prefix_dir), " ".join((revision, *kind)))
+    except OSError as error:
+        raise WorkerFailed(
+            f"engine.prefix_dir cannot be used: {error}", hint="give a folder that this node may write to, or none"
+        ) from None
 
 
 def _try(context: Context, token: int) -> int:

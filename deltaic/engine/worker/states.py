@@ -1,11 +1,13 @@
 """States of slots copied out of the context and back: what the scheduler's moves mean in bytes."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from deltaic.engine.scheduling.moves import Clear, Drop, Move, Place, Save
+from deltaic.engine.scheduling.prefixes import Held
 from deltaic.engine.scheduling.scheduler import Scheduler
 from deltaic.engine.worker.context import Context
+from deltaic.engine.worker.prefix_files import KnownPrefix
 
 
 @dataclass(slots=True)
@@ -36,6 +38,24 @@ class SlotStates:
                     scheduler.placed(move.request, self._place(move))
                     placed.append(move.request)
         return placed
+
+    def known(self, scheduler: Scheduler) -> Iterator[KnownPrefix]:
+        """Texts with their states, for another life of this worker; those under adapters stay behind."""
+        for held in scheduler.memory.known():
+            if held.scope.adapters:
+                continue
+            if held.kept is not None:
+                state = self._kept.get(held.kept, bytearray())
+            else:
+                assert held.slot is not None
+                state = self.context.save(held.slot)
+            if state:
+                yield KnownPrefix(held.scope.tenant, held.tokens[: held.ready], state)
+
+    def adopt(self, prefix: KnownPrefix, scheduler: Scheduler) -> None:
+        """Take in a text from an earlier life."""
+        held = Held(prefix.scope, prefix.tokens, ready=len(prefix.tokens))
+        self._kept[scheduler.memory.adopt(held, len(prefix.state))] = prefix.state
 
     def _place(self, place: Place) -> int:
         """Bring the state of a prompt's beginning into a slot; how many tokens of it came."""
