@@ -41,7 +41,7 @@ from edge.config import EdgeSettings
 from edge.embedded_valkey import EmbeddedValkey
 from edge.fleet import Fleet
 from edge.fleet_servicer import FleetServicer
-from edge.hot_set import HotSet
+from edge.hot.hot_set import HotSet
 from edge.index import Index, Keys, NodeEntry
 from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
