@@ -41,17 +41,18 @@ SEEDS = range(8)
 LRU_BAR, OFFLINE_BAR = 0.8, 1.25
 
 NOTES = """\
-Seconds that requests wait for loads, by request. Traces: {models} models of 0.1 to 29 GB (sizes of real files), {days} days,
-visits by Zipf {zipf} whose order drifts every {drift:g} hours, {burst:g} requests a visit on average and seconds apart,
-offices' hours, {jobs} models that a job asks for every weekday; {seeds} seeds, about {requests:,} requests each. Three of
-four models rest on the edge's disk, the others at a peer or, small ones only, at the center. The simulated machine loads
-{speeds}, after {start} s for the process, all of it with noise; its page cache holds {cache} % of all bytes. Budgets are
-percent of all models' bytes, and never less than the largest model. Every request must be answered here: what is not
-loaded is loaded. *Ours* is `LeastExpectedCost` with prefetch into room that is free, whose seconds nobody waits for
-(`background`); *without prefetch* is the policy alone. The offline greedy knows every request to come, and loads only on
-demand: of {powers} exponents of size and cost the best on each trace. *What no policy can avoid* is a lower bound (PFOO-L,
-with every load after the first from the page cache) that takes the memory for divisible: nobody may be able to reach it.
-Amounts are geometric means over seeds, and over budgets in the rows that have the bars."""
+Seconds that requests wait for loads, by request. Traces: {models} models of 0.1 to 29 GB (sizes of real files),
+{days} days, visits by Zipf {zipf} whose order drifts every {drift:g} hours, {burst:g} requests a visit on average and
+seconds apart, offices' hours, {jobs} models that a job asks for every weekday; {seeds} seeds, about {requests:,}
+requests each. Three of four models rest on the edge's disk, the others at a peer or, small ones only, at the center.
+The simulated machine loads {speeds}, after {start} s for the process, all of it with noise; its page cache holds
+{cache} % of all bytes. Budgets are percent of all models' bytes, and never less than the largest model. Every request
+must be answered here: what is not loaded is loaded. *Ours* is `LeastExpectedCost` with prefetch into room that is
+free, whose seconds nobody waits for (`background`); *without prefetch* is the policy alone. The offline greedy knows
+every request to come, and loads only on demand: of {powers} exponents of size and cost the best on each trace. *What
+no policy can avoid* is a lower bound (PFOO-L, with every load after the first from the page cache) that takes the
+memory for divisible: nobody may be able to reach it. Amounts are geometric means over seeds, and over budgets in the
+rows that have the bars."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,9 @@ class Rates:
             numbers = [float(value) for value in (first, last, recent, lasting, visited)]
             if not all(map(math.isfinite, numbers)) or min(numbers[2:]) < 0:
                 raise ValueError("a rate that no requests make")
-            seen = restored[str(name)] = Seen(*numbers, hour=int(hour), visits=int(visits))
+            seen = restored[str(name)] = Seen(
+                numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], int(hour), int(visits)
+            )
             for place, value in week.items():
                 seen.week[int(place) % HOURS] = max(0.0, float(value))
             _expect(seen)
