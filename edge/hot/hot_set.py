@@ -1,8 +1,8 @@
 """The models that this edge keeps loaded, inside hard budgets of memory.
 
 Models of followed channels are pinned, and so are those that the operator names. A revision that is held but not loaded
-is loaded when it is asked for; whose absence costs least makes room, unless a request uses it: a lease is counted before
-anything is awaited, so a model in use is never a victim. The leases here are the truth; the index shows a copy.
+is loaded when it is asked for. Who makes room is the one whose absence costs least, unless a request uses it: a lease is
+counted before anything is awaited, so a model in use is never a victim. The leases here are the truth; the index shows a copy.
 
 Where all that could go is in use, a load waits, and after `collate` seconds the models that must make room take no
 further requests: those wait in turn until theirs is loaded again. So two models that only fit one after the other are
@@ -211,11 +211,12 @@ class HotSet:
     async def _until_loaded(self, revision: RevisionName, wait: float) -> None:
         until = self._clock() + wait
         while True:
+            own = revision not in self._loads
             try:
                 await asyncio.shield(self._loading(revision, until))
-            except HotSetFull:  # of a load that an earlier request, or nobody, waited for
-                if self._clock() >= until:
-                    raise
+            except HotSetFull:
+                if own or self._clock() >= until:
+                    raise  # else an earlier request had less time left, and this one tries for itself
             else:
                 return
 
