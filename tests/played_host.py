@@ -21,7 +21,10 @@ def number_of(name: RevisionName) -> int:
 
 
 class PlayedHost:
-    """Fails the test when a model in use is evicted. `sizes` in bytes, by number; `on_start`, `on_end` hear of numbers."""
+    """Fails the test when a model in use is evicted.
+
+    `sizes` in bytes, by number; `on_start` and `on_end` hear the numbers of workers.
+    """
 
     def __init__(self, sizes, *, on_start=lambda _number: None, on_end=lambda _number: None) -> None:
         self.sizes = sizes

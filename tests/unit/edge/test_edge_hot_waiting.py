@@ -110,6 +110,17 @@ async def test_a_caller_that_can_go_elsewhere_need_not_wait():
                 pass
 
 
+async def test_no_more_requests_wait_for_a_model_than_configured():
+    hot_set, host = make({1: 10}, 10, Patience(requests=3))
+    first = [asyncio.create_task(_use(hot_set, 1)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(HotSetFull, match="3 requests already wait"):
+        await _use(hot_set, 1)
+    await asyncio.gather(*first)
+    await _use(hot_set, 1)
+    assert host.starts == [1]
+
+
 async def test_what_the_operator_pins_is_loaded_before_it_is_asked_for_and_never_goes():
     hot_set, host = make({1: 10, 2: 10, 3: 10}, 20, Patience(), kept=lambda: frozenset({revision(3)}))
     await _use(hot_set, 1)
