@@ -6,14 +6,14 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from cli.chat import Label, build_request, generate
+from cli.chat import Label, build_request
+from cli.demo.asking import ask_node
 from cli.demo.models import CENTER_MODEL, HOT_MODEL
 from cli.fleet import role_word
-from deltaic.errors import DeltaicError
 from deltaic.v1 import inference_pb2
 
 _TOKENS = 24
@@ -46,6 +46,7 @@ class Answer:
 
     kind: Kind
     answered_by: str
+    node: str
     revision: str
     tokens: int
     prompt_tokens: int
@@ -131,25 +132,17 @@ async def ask(node: str, kind: Kind, model: str, question: str, label: Label, *,
     """One streamed request, timed by its client."""
     message = inference_pb2.ChatMessage(role="user", content=question)
     request = build_request(model, [message], label, tokens, temperature=0.0)
-    started = time.monotonic()
-    first, text, end, error = 0.0, "", inference_pb2.Completion(), "the stream ended without its last message"
-    try:
-        async with aclosing(generate(node, request, _DEADLINE_SECONDS)) as events:
-            async for event in events:
-                first = first or time.monotonic() - started
-                text += event.text
-                if event.HasField("completion"):
-                    end, error = event.completion, ""
-    except DeltaicError as failure:
-        error = f"{failure.code}: {failure}"
+    reply = await ask_node(node, request, _DEADLINE_SECONDS)
+    end, failed = reply.completion, reply.error
     return Answer(
         kind=kind,
-        answered_by=role_word(end.answered_by) if not error else "",
+        answered_by=role_word(end.answered_by) if failed is None else "",
+        node=end.node,
         revision=end.revision,
         tokens=end.usage.completion_tokens,
         prompt_tokens=end.usage.prompt_tokens,
-        first_token=first,
-        total=time.monotonic() - started,
-        text=text,
-        error=error,
+        first_token=reply.first_token,
+        total=reply.total,
+        text=reply.text,
+        error=f"{failed.code}: {failed}" if failed else "",
     )
