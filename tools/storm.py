@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_asking import QUESTIONS, References, Tally, ask_until, collect_references, telling
-from storm_branch import ASSISTANT, CODE, FOLLOWED, Library, damage, fill, move_until, serving, settle
+from storm_branch import ASSISTANT, CODE, FOLLOWED, Library, damage, fill, move_until, settle
 from storm_killing import kill_until
 
 from cli.demo.branch import Branch
@@ -78,9 +78,7 @@ async def storm(
     flags = ("--channels", ",".join(FOLLOWED), "--engine.threads", "1", "--engine.context-tokens", "1024")
     branch = Branch(folder, {f"edge{number}": flags for number in range(1, edges + 1)})
     async with branch.running():
-        library = await fill(branch.center, models)
-        for node in branch.edges.values():
-            await serving(node, {library.assistant[1], library.code})
+        library = await fill(branch, models)
         references, told = await _references(branch, library, questions)
         findings = Findings(Tally(references))
         started = time.monotonic()

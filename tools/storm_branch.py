@@ -3,21 +3,15 @@
 import asyncio
 import hashlib
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
-
-from cli.demo.branch import Branch
+from cli.demo.branch import Branch, serving
 from cli.demo.models import DemoModels
 from cli.demo.processes import Node
-from cli.fleet import list_nodes
-from cli.publish import publish
 from cli.registry import move_channel
-from deltaic.errors import DeadlineExceeded, DeltaicError
+from deltaic.errors import DeltaicError
 from deltaic.names import ChannelName, RevisionName
 from deltaic.store.model_files import ModelFiles
 
@@ -26,7 +20,6 @@ CODE = "code"
 LATE = "late"
 FOLLOWED = (f"{ASSISTANT}/stable", f"{CODE}/stable", f"{LATE}/stable")
 SETTLE_SECONDS = 240.0
-_POLL_SECONDS = 0.3
 
 
 @dataclass(slots=True)
@@ -38,18 +31,16 @@ class Library:
     late: str = ""
 
 
-async def fill(center: Node, models: DemoModels) -> Library:
-    """Two revisions of one model, the second one served, and one of another."""
-    old = await put(center, models.base, ASSISTANT)
-    new = await put(center, models.tuned, ASSISTANT)
-    return Library([old, new], code=await put(center, models.code, CODE))
-
-
-async def put(center: Node, file: Path, model: str) -> str:
-    """Publish; the revision's name. Raises DeltaicError."""
-    with Progress(console=Console(quiet=True), disable=True) as bars:
-        done = await publish(file, model=model, channel="stable", center=center.address, progress=bars)
-    return done.revision
+async def fill(branch: Branch, models: DemoModels) -> Library:
+    """Two revisions of one model, the second one served, and one of another; returns when every edge serves them."""
+    old = await branch.publish(models.base, ASSISTANT)
+    for edge in branch.edges.values():  # so that each keeps it as the one before
+        await serving(edge, [old], SETTLE_SECONDS)
+    library = Library([old, await branch.publish(models.tuned, ASSISTANT)])
+    library.code = await branch.publish(models.code, CODE)
+    for edge in branch.edges.values():
+        await serving(edge, [library.assistant[1], library.code], SETTLE_SECONDS)
+    return library
 
 
 async def insist(over: asyncio.Event, step: Callable[[], Awaitable[str]]) -> str:
@@ -65,7 +56,7 @@ async def insist(over: asyncio.Event, step: Callable[[], Awaitable[str]]) -> str
 async def move_until(over: asyncio.Event, branch: Branch, library: Library, models: DemoModels, seed: int) -> None:
     """Publish the late model, then move the assistant's channel between its revisions again and again."""
     dice = random.Random(seed)  # noqa: S311  # no secret: the same seed, the same storm
-    library.late = await insist(over, lambda: put(branch.center, models.retemplated, LATE))
+    library.late = await insist(over, lambda: branch.publish(models.retemplated, LATE))
     place = 0
     while not over.is_set():
         await asyncio.sleep(dice.uniform(3.0, 9.0))
@@ -82,27 +73,11 @@ async def _moved(center: Node, revision: RevisionName) -> str:
 async def settle(branch: Branch, library: Library, models: DemoModels) -> None:
     """After the storm: everything is published, and every edge serves the newest of it. Raises DeadlineExceeded."""
     if not library.late:
-        library.late = await put(branch.center, models.retemplated, LATE)
+        library.late = await branch.publish(models.retemplated, LATE)
     await _moved(branch.center, RevisionName.parse(library.assistant[1]))
     wanted = {library.assistant[1], library.code, library.late}
     for edge in branch.edges.values():
-        await serving(edge, wanted)
-
-
-async def serving(edge: Node, wanted: set[str]) -> None:
-    """Wait until an edge serves these revisions of its channels. Raises DeadlineExceeded."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    found: set[str] = set()
-    while time.monotonic() < deadline:
-        try:
-            reports = [node for node in await list_nodes(edge.address) if node.node == edge.called]
-        except DeltaicError:
-            reports = []
-        found = {state.serving_revision for node in reports for state in node.models}
-        if found >= wanted:
-            return
-        await asyncio.sleep(_POLL_SECONDS)
-    raise DeadlineExceeded(f"{edge.called} serves {sorted(found)} and not {sorted(wanted)}: {edge.last_words()}")
+        await serving(edge, wanted, SETTLE_SECONDS)
 
 
 def damage(branch: Branch, held: Sequence[str]) -> list[str]:

@@ -1,12 +1,22 @@
 """A branch in processes of its own: its edges, the index that they share, and the center that they follow."""
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import Progress
+
 from cli.demo.processes import Node
+from cli.fleet import list_nodes
+from cli.publish import publish
+from deltaic.errors import DeadlineExceeded, DeltaicError
 from edge.embedded_valkey import EmbeddedValkey
+
+_POLL_SECONDS = 0.3
 
 
 class Branch:
@@ -19,10 +29,12 @@ class Branch:
         *,
         center: Node | None = None,
         upstream: str = "",
+        index_url: str = "",
     ) -> None:
-        """`edges` maps a name to the flags of that edge. `upstream` is where they find the center: a line before it.
+        """`edges` maps a name to the flags of that edge. Each knows all others as peers.
 
-        Each edge knows all others as peers and writes the index of the branch.
+        `upstream` is where they find the center, `index_url` where the index: by default where these are, else at
+        something that stands before it.
         """
         self.center = center or Node("center", folder)
         self.edges = {name: Node("edge", folder, name=name) for name in edges}
@@ -31,7 +43,7 @@ class Branch:
         self.index = EmbeddedValkey(Path(self._run.name))
         for name, node in self.edges.items():
             peers = ",".join(other.address for other in self.edges.values() if other is not node)
-            shared = ("--center", upstream or self.center.address, "--index-url", self.index.url)
+            shared = ("--center", upstream or self.center.address, "--index-url", index_url or self.index.url)
             node.flags = (*shared, *(("--peers", peers) if peers else ()), *edges[name])
         self.statuses: dict[str, int] = {}
 
@@ -51,3 +63,25 @@ class Branch:
                 finally:
                     for node in reversed(self.nodes):
                         self.statuses[node.called or node.role] = await node.stop()
+
+    async def publish(self, file: Path, model: str, channel: str = "stable") -> str:
+        """Publish at the center and move a channel; the revision's name. Raises DeltaicError."""
+        with Progress(console=Console(quiet=True), disable=True) as bars:
+            done = await publish(file, model=model, channel=channel, center=self.center.address, progress=bars)
+        return done.revision
+
+
+async def serving(edge: Node, wanted: Collection[str], seconds: float) -> None:
+    """Wait until an edge serves these revisions on its channels. Raises DeadlineExceeded after `seconds`."""
+    deadline = time.monotonic() + seconds
+    found: set[str] = set()
+    while time.monotonic() < deadline:
+        try:
+            reports = [node for node in await list_nodes(edge.address) if node.node == edge.called]
+        except DeltaicError:
+            reports = []
+        found = {state.serving_revision for node in reports for state in node.models}
+        if found.issuperset(wanted):
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+    raise DeadlineExceeded(f"{edge.called} serves {sorted(found)} and not {sorted(wanted)}: {edge.last_words()}")
