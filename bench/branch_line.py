@@ -29,7 +29,7 @@ class BranchLine:
     async def listening(self) -> AsyncIterator["BranchLine"]:
         """Until the context ends."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.address = "127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield self
         finally:

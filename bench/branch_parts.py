@@ -115,6 +115,7 @@ def _add_failures(report: Report, case: str, seen: Outcomes) -> None:
     report.add(within("requests that failed", case, "requests", seen.failed, allowed=0))
     if seen.failed:
         report.note(f"Failed in {case}: {seen.named()}.")
+        print(f"       {seen.named()}", flush=True)
 
 
 def _zipf(asks: Sequence[Ask]) -> Callable[[random.Random], Ask]:

@@ -28,13 +28,13 @@ class Branch:
         edges: Mapping[str, tuple[str, ...]],
         *,
         center: Node | None = None,
-        upstream: str = "",
+        upstream: str | Mapping[str, str] = "",
         index_url: str = "",
     ) -> None:
         """`edges` maps a name to the flags of that edge. Each knows all others as peers.
 
-        `upstream` is where they find the center, `index_url` where the index: by default where these are, else at
-        something that stands before it.
+        `upstream` is where they, or those that it names, find the center, `index_url` where the index: by default
+        where these are, else at something that stands before it.
         """
         self.center = center or Node("center", folder)
         self.edges = {name: Node("edge", folder, name=name) for name in edges}
@@ -43,7 +43,8 @@ class Branch:
         self.index = EmbeddedValkey(Path(self._run.name))
         for name, node in self.edges.items():
             peers = ",".join(other.address for other in self.edges.values() if other is not node)
-            shared = ("--center", upstream or self.center.address, "--index-url", index_url or self.index.url)
+            line = upstream if isinstance(upstream, str) else upstream.get(name, "")
+            shared = ("--center", line or self.center.address, "--index-url", index_url or self.index.url)
             node.flags = (*shared, *(("--peers", peers) if peers else ()), *edges[name])
         self.statuses: dict[str, int] = {}
 
@@ -52,12 +53,12 @@ class Branch:
         return (self.center, *self.edges.values())
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Branch"]:
-        """Raises Unavailable when a node does not start, IndexUnreachable."""
+    async def running(self, *, without: Collection[str] = ()) -> AsyncIterator["Branch"]:
+        """`without` are edges that somebody else starts later. Raises Unavailable when a node does not start."""
         with self._run:
             async with self.index.running():
                 try:
-                    for node in self.nodes:
+                    for node in (self.center, *(edge for name, edge in self.edges.items() if name not in without)):
                         await node.start()
                     yield self
                 finally:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from cli.chat import Label, build_request
 from cli.demo.asking import ask_node
-from cli.demo.models import CENTER_MODEL, HOT_MODEL
+from cli.demo.models import CENTER_MODEL, HOT_MODEL, NEIGHBOUR_MODEL
 from cli.fleet import role_word
 from deltaic.v1 import inference_pb2
 
@@ -32,9 +32,10 @@ _QUESTIONS = (
 
 
 class Kind(StrEnum):
-    """The four kinds of request in the mix."""
+    """The five kinds of request in the mix."""
 
     HOT = "hot model, through the edge"
+    NEIGHBOUR = "model that only the second edge holds, through the first"
     CENTER_ONLY = "model that only the center holds"
     LABELLED = "labelled sensitive, on the device"
     DETECTED = "labelled public, but a card number is in it"
@@ -66,15 +67,16 @@ class Traffic:
     marks: list[str] = field(default_factory=list)
     flowing_seconds: float = 0.0
     center_reachable: bool = True
+    neighbour_there: bool = True
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        """Three clients on the hot model, one on the center's, one on the device, until the context ends.
+        """Two clients on the hot model, one each on the neighbour's, the center's and the device, until it ends.
 
         No request is cut: each client finishes the one it is in.
         """
         started, stop = time.monotonic(), asyncio.Event()
-        clients = (self._hot, self._hot, self._hot, self._center_only, self._sensitive)
+        clients = (self._hot, self._hot, self._neighbour, self._center_only, self._sensitive)
         async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(self._client(client, stop))
@@ -91,11 +93,15 @@ class Traffic:
             async for answer in client(question):
                 self.answers.append(answer)
                 await asyncio.sleep(_PAUSE_SECONDS if answer.kind is Kind.HOT else _LONG_PAUSE_SECONDS)
-            if not self.center_reachable:
+            if not (self.center_reachable and self.neighbour_there):
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _hot(self, question: str) -> AsyncIterator[Answer]:
         yield await ask(self.edge, Kind.HOT, HOT_MODEL, question, Label.PUBLIC)
+
+    async def _neighbour(self, question: str) -> AsyncIterator[Answer]:
+        if self.neighbour_there:
+            yield await ask(self.edge, Kind.NEIGHBOUR, NEIGHBOUR_MODEL, question, Label.PUBLIC)
 
     async def _center_only(self, question: str) -> AsyncIterator[Answer]:
         if self.center_reachable:
