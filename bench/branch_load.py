@@ -16,6 +16,7 @@ from deltaic.v1 import inference_pb2
 SECONDS = 60.0
 """Deadline of a request."""
 TOKENS = 12
+_AFTER_FAILURE = 0.5
 QUESTIONS = (
     "When do you open?",
     "I lost my card. What should I do?",
@@ -41,18 +42,19 @@ class Ask:
         return request
 
 
-async def ask(edge: Node, what: Ask, question: str, outcomes: Outcomes, *, tokens: int = TOKENS) -> None:
-    """One request, noted in `outcomes`."""
+async def ask(edge: Node, what: Ask, question: str, outcomes: Outcomes, *, tokens: int = TOKENS) -> bool:
+    """One request, noted in `outcomes`; whether it was answered."""
     reply = await ask_node(edge.address, what.request(question, tokens), SECONDS)
     if reply.error is not None:
         outcomes.failures[f"{what.model}: {reply.error.code} {reply.error.reason}"] += 1
-        return
+        return False
     end = reply.completion
     outcomes.by_node[end.node] += 1
     outcomes.seconds.append(reply.total)
     if end.answered_by == inference_pb2.NODE_ROLE_EDGE:
         outcomes.in_branch += 1
         outcomes.elsewhere += end.node != edge.called
+    return True
 
 
 async def load(
@@ -72,8 +74,8 @@ async def load(
     async def client(number: int) -> None:
         dice = random.Random(f"{seed} {number}")
         while time.monotonic() < until:
-            await ask(dice.choice(edges), draw(dice), dice.choice(QUESTIONS), outcomes, tokens=tokens)
-            await asyncio.sleep(pause)
+            answered = await ask(dice.choice(edges), draw(dice), dice.choice(QUESTIONS), outcomes, tokens=tokens)
+            await asyncio.sleep(pause if answered else _AFTER_FAILURE)
 
     async with asyncio.TaskGroup() as group:
         for number in range(clients):

@@ -66,7 +66,7 @@ class Tap:
 async def _pour(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_block: Callable[[bytes], object]
 ) -> None:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):  # one side went away
         while block := await reader.read(_BLOCK):
             on_block(block)
             writer.write(block)
