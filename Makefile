@@ -84,6 +84,11 @@ proto-check: $(READY) ## contracts: generated code up to date, buf lint, nothing
 # ---- measure -----------------------------------------------------------------------------------------------------
 
 BENCH_READY := .venv/.ready-bench
+.PHONY: bench-hotset
+bench-hotset: $(READY) ## load seconds of the hot set's policy beside others, on simulated traces (ARGS=...)
+	@echo "bench hotset"
+	@$(BIN)/python bench/hotset.py $(ARGS)
+
 BENCHES := bench-delta bench-transfer bench-engine bench-branch
 
 .PHONY: bench-setup

@@ -15,7 +15,7 @@ from deltaic.names import parse_target
 from deltaic.v1 import inference_pb2
 from edge.center_line import CenterLine
 from edge.errors import CenterUnreachable, HotSetFull, NotHeldHere, NoTimeLeft
-from edge.hot_set import HotSet
+from edge.hot.hot_set import HotSet
 from edge.index import Index
 from edge.mirror import Mirror
 from edge.route import Escalate, LoadThenLocal, Local, Refuse, Route, Target, decide

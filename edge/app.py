@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 
 from deltaic.engine.host import ModelHost
 from deltaic.engine.metrics import metrics_served, registry_of
+from deltaic.engine.placement.gpus import NvmlGpus
 from deltaic.engine.report import with_loads
 from deltaic.gateway.gateway import Limits
 from deltaic.gateway.mounting import http_face
@@ -41,7 +42,9 @@ from edge.config import EdgeSettings
 from edge.embedded_valkey import EmbeddedValkey
 from edge.fleet import Fleet
 from edge.fleet_servicer import FleetServicer
-from edge.hot_set import HotSet
+from edge.hot.hot_set import HotSet, Patience
+from edge.hot.needs import Needs, vram_budget
+from edge.hot.tending import tended
 from edge.index import Index, Keys, NodeEntry
 from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
@@ -163,7 +166,18 @@ class _Parts:
         self.index = Index(
             edge.index_url, Keys(settings.branch, node), self._statistics, embedded=not settings.index_url
         )
-        self.hot_set = HotSet(host, files, settings.hot_bytes, on_change=self.index.changed)
+        self._prefetch_seconds = settings.hot_prefetch_seconds
+        gpus = NvmlGpus().gpus()
+        self.hot_set = HotSet(
+            host,
+            files,
+            settings.hot_bytes,
+            vram_budget=vram_budget(settings.hot_vram_bytes, gpus),
+            needs=Needs(settings.engine, settings.adapters or folder / "adapters", gpus),
+            patience=Patience(settings.hot_residency_seconds, settings.hot_collate_seconds, settings.hot_wait_seconds),
+            kept=lambda: frozenset(each for each in settings.pinned if self._mirror.held(each)),
+            on_change=self.index.changed,
+        )
         self._follower = Follower(
             self._followed,
             bulk,
@@ -206,7 +220,10 @@ class _Parts:
         if not self._followed:
             await self.server.set_serving(True, [_INFERENCE])
         await self._follower.restore()
-        async with beside(self._follower.follow(), self._reporter.run(self._fleet.reports)):
+        async with (
+            tended(self.hot_set, self._folder, self._prefetch_seconds),
+            beside(self._follower.follow(), self._reporter.run(self._fleet.reports)),
+        ):
             try:
                 yield
             finally:

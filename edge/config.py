@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from deltaic.engine.settings import EngineSettings
 from deltaic.gateway.settings import MOST_BODY_BYTES, BodyBytes, HttpAddress
-from deltaic.names import ChannelName
+from deltaic.names import ChannelName, RevisionName
 from deltaic.runtime.addresses import ListenAddress, NodeAddress
 from deltaic.runtime.setting_words import Words
 from deltaic.runtime.settings import NodeSettings, default_data_dir
@@ -67,7 +67,35 @@ class EdgeSettings(NodeSettings):
         ByteSize(4 << 30),
         gt=0,
         description="Bytes of memory for loaded models, like 4GiB. Models of followed channels are loaded even beyond "
-        "it; of the others, the least recently used make room.",
+        "it; of the others, those make room whose absence costs the fewest seconds of loading.",
+    )
+    hot_vram_bytes: ByteSize = Field(
+        ByteSize(0), ge=0, description="Bytes of GPU memory for loaded models; 0 is what is free when the edge starts."
+    )
+    pin: Words = Field(
+        default_factory=list,
+        description="Revisions to keep loaded once they are held, models/MODEL/revisions/DIGEST, comma-separated or "
+        "repeated; models of followed channels are kept without.",
+    )
+    hot_residency_seconds: float = Field(
+        5.0, ge=0, le=3600, description="Seconds that a loaded model stays at least before another may take its room."
+    )
+    hot_collate_seconds: float = Field(
+        2.0,
+        ge=0,
+        le=600,
+        description="Seconds that a request waits for the room of models that are in use before those take no further "
+        "requests; what comes for them then waits its turn.",
+    )
+    hot_wait_seconds: float = Field(
+        30.0, ge=0, le=3600, description="Seconds that a request waits for room in all before it is refused."
+    )
+    hot_prefetch_seconds: float = Field(
+        30.0,
+        ge=0,
+        le=86_400,
+        description="Seconds between looks for a model that is likely to be asked for and fits into free room; 0 loads "
+        "none before it is asked for.",
     )
     deltas_bytes: ByteSize = Field(
         ByteSize(4 << 30),
@@ -105,6 +133,11 @@ class EdgeSettings(NodeSettings):
     def _channels_have_names(cls, channels: list[str]) -> list[str]:
         return list(dict.fromkeys(str(ChannelName.parse(channel)) for channel in channels))
 
+    @field_validator("pin")
+    @classmethod
+    def _pins_are_revisions(cls, pins: list[str]) -> list[str]:
+        return list(dict.fromkeys(str(RevisionName.parse(pin)) for pin in pins))
+
     @field_validator("branch")
     @classmethod
     def _branch_is_a_word(cls, branch: str) -> str:
@@ -122,3 +155,7 @@ class EdgeSettings(NodeSettings):
     @property
     def followed(self) -> tuple[ChannelName, ...]:
         return tuple(ChannelName.parse(channel) for channel in self.channels)
+
+    @property
+    def pinned(self) -> tuple[RevisionName, ...]:
+        return tuple(RevisionName.parse(pin) for pin in self.pin)

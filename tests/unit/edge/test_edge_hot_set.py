@@ -13,7 +13,7 @@ from deltaic.engine.host import Served
 from deltaic.engine.relay import LeasedWorker
 from deltaic.names import ChannelName, RevisionName
 from edge.errors import HotSetFull, NotHeldHere
-from edge.hot_set import HotSet
+from edge.hot.hot_set import HotSet
 
 STABLE = ChannelName("m", "stable")
 NOWHERE = Path("/nowhere")

@@ -1,0 +1,11 @@
+"""The hot set: which models this edge keeps loaded, inside hard budgets of memory.
+
+policy.py      what a model is worth and who makes room: pure, behind a Protocol
+rivals.py      the policies that others use, behind the same Protocol
+offline.py     the same with knowledge of the future, to measure against
+rates.py       how often a model is asked for, now and at this hour of the week
+load_costs.py  how many seconds a load takes from where its bytes are
+needs.py       how much memory a model will take
+memory.py      what of all that a restart knows
+hot_set.py     leases, loads, evictions: the only file here that awaits
+"""
