@@ -16,7 +16,7 @@ from deltaic.v1 import inference_pb2
 from edge.center_line import CenterLine
 from edge.errors import CenterUnreachable, HotSetFull, NotHeldHere, NoTimeLeft
 from edge.hot_set import HotSet
-from edge.index import Index
+from edge.index.redis_index import Index
 from edge.mirror import Mirror
 from edge.route import Escalate, LoadThenLocal, Local, Refuse, Route, Target, decide
 from edge.statistics import Outcome, RequestStatistics

@@ -38,11 +38,11 @@ from edge.branch_deltas import earlier, file_of
 from edge.center_line import CenterLine
 from edge.coming import Coming
 from edge.config import EdgeSettings
-from edge.embedded_valkey import EmbeddedValkey
 from edge.fleet import Fleet
 from edge.fleet_servicer import FleetServicer
 from edge.hot_set import HotSet
-from edge.index import Index, Keys, NodeEntry
+from edge.index.embedded_valkey import EmbeddedValkey
+from edge.index.redis_index import Index, Keys, NodeEntry
 from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer

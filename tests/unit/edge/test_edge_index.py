@@ -14,11 +14,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from edge import embedded_valkey
-from edge import index as index_module
-from edge.embedded_valkey import EmbeddedValkey
 from edge.errors import IndexUnreachable
-from edge.index import Index, Keys, NodeEntry
+from edge.index import embedded_valkey
+from edge.index import redis_index as index_module
+from edge.index.embedded_valkey import EmbeddedValkey
+from edge.index.redis_index import Index, Keys, NodeEntry
 from edge.statistics import Outcome, RequestStatistics
 
 KEYS = Keys("hospital", "edge@one")
@@ -199,7 +199,7 @@ def test_an_address_of_something_else_is_refused():
 def test_the_embedded_server_dies_with_a_killed_edge(tmp_path):
     program = (
         "import asyncio, pathlib, sys\n"
-        "from edge.embedded_valkey import EmbeddedValkey\n"
+        "from edge.index.embedded_valkey import EmbeddedValkey\n"
         "async def main():\n"
         "    async with EmbeddedValkey(pathlib.Path(sys.argv[1])).running() as valkey:\n"
         "        print(valkey.pid, flush=True)\n"
