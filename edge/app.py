@@ -16,6 +16,7 @@ from deltaic.engine.metrics import metrics_served, registry_of
 from deltaic.engine.report import with_loads
 from deltaic.gateway.gateway import Limits
 from deltaic.gateway.mounting import http_face
+from deltaic.names import RevisionName
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
@@ -42,7 +43,12 @@ from edge.fleet import Fleet
 from edge.fleet_servicer import FleetServicer
 from edge.hot_set import HotSet
 from edge.index.embedded_valkey import EmbeddedValkey
-from edge.index.redis_index import Index, Keys, NodeEntry
+from edge.index.entries import NodeEntry
+from edge.index.keys import Keys
+from edge.index.prefixes import PrefixBook
+from edge.index.redis_index import IndexServer, RedisIndex
+from edge.index.secret import IndexSecret
+from edge.index.showing import advertised, shown
 from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer
@@ -157,11 +163,16 @@ class _Parts:
         self._node = node
         self._folder, self._host = folder, host
         self._followed = settings.followed
+        self._advertise, self._listen = settings.advertise, settings.listen
         self._files, self._deltas, self._delta_history = files, deltas, settings.delta_history
         center = f"center {settings.center}"
         self._statistics = RequestStatistics()
-        self.index = Index(
-            edge.index_url, Keys(settings.branch, node), self._statistics, embedded=not settings.index_url
+        self._prefixes = PrefixBook()
+        self.index = RedisIndex(
+            IndexServer(edge.index_url, settings.index_ca, embedded=not settings.index_url),
+            Keys(settings.branch, node),
+            self._statistics,
+            secret=IndexSecret(settings.index_secret),
         )
         self.hot_set = HotSet(host, files, settings.hot_bytes, on_change=self.index.changed)
         self._follower = Follower(
@@ -216,12 +227,21 @@ class _Parts:
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
-        keys = self.hot_set.keys()
+        held = {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
+        keys, leases = self.hot_set.keys(), self.hot_set.leases()
+        beats = {worker.spec.revision: worker.pulse.last for worker in self._host.workers()}
         return NodeEntry(
-            held=frozenset(revision.name for revision in self._mirror.revisions()),
-            serving={str(revision): key for key, revision in keys.items()},
-            leases={str(revision): count for revision, count in self.hot_set.leases().items()},
-            models=frozenset(revision.model for revision in keys.values()),
+            advertised(self._advertise, self._listen, self.server.port),
+            {
+                revision: shown(
+                    held=revision in held,
+                    keys=tuple(sorted(key for key, answers in keys.items() if answers == revision)),
+                    leases=leases.get(revision, 0),
+                    beat=beats.get(revision),
+                    prefixes=self._prefixes.of(revision),
+                )
+                for revision in held | set(keys.values())
+            },
         )
 
     async def _activate(self, state: ChannelState, path: Path, manifest: Manifest) -> None:
