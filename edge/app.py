@@ -52,6 +52,10 @@ from edge.index.showing import advertised, shown
 from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer
+from edge.noted_answers import NotedAnswers
+from edge.response_cache import ResponseCache
+from edge.response_settings import answer_bounds, cache_settings
+from edge.route import Target
 from edge.statistics import RequestStatistics
 
 _log = structlog.get_logger(__name__)
@@ -167,12 +171,13 @@ class _Parts:
         self._files, self._deltas, self._delta_history = files, deltas, settings.delta_history
         center = f"center {settings.center}"
         self._statistics = RequestStatistics()
-        self._prefixes = PrefixBook()
+        self._prefixes, secret = PrefixBook(), IndexSecret(settings.index_secret)
         self.index = RedisIndex(
             IndexServer(edge.index_url, settings.index_ca, embedded=not settings.index_url),
             Keys(settings.branch, node),
             self._statistics,
-            secret=IndexSecret(settings.index_secret),
+            secret=secret,
+            answers=answer_bounds(settings),
         )
         self.hot_set = HotSet(host, files, settings.hot_bytes, on_change=self.index.changed)
         self._follower = Follower(
@@ -193,7 +198,11 @@ class _Parts:
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
         line = CenterLine(calls, center, coming)
-        self.answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
+        answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
+        self._cache = ResponseCache(cache_settings(settings, node), self.index, secret)
+        self.answers = NotedAnswers(
+            node, answers, self._cache, self._revision_of, self.index, self._prefixes, secret, self._statistics
+        )
         self.server = Server(settings.listen)
         self._register(InferenceServicer(self.answers, settings.request_seconds), settings.center)
 
@@ -227,7 +236,7 @@ class _Parts:
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
-        held = {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
+        held = self._held()
         keys, leases = self.hot_set.keys(), self.hot_set.leases()
         beats = {worker.spec.revision: worker.pulse.last for worker in self._host.workers()}
         return NodeEntry(
@@ -244,6 +253,13 @@ class _Parts:
             },
         )
 
+    def _held(self) -> set[RevisionName]:
+        return {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
+
+    def _revision_of(self, target: Target) -> RevisionName | None:
+        """Which revision this edge answers a target with."""
+        return self.hot_set.keys().get(str(target)) or self._mirror.held(target)
+
     async def _activate(self, state: ChannelState, path: Path, manifest: Manifest) -> None:
         await self.hot_set.pin(state.channel, state.revision, path, manifest.size)
         await self.server.set_serving(True, [_INFERENCE])
@@ -253,6 +269,7 @@ class _Parts:
         """A channel is in another phase, or an update has come further."""
         self._mirror.changed()
         self.hot_set.let_go_of_removed()
+        self._cache.keep_only(self._held() | set(self.hot_set.keys().values()))
         self._reporter.changed()
         self.index.changed()
 

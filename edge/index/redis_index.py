@@ -21,7 +21,7 @@ from edge.index.neighbours import matching
 from edge.index.rates import RATE_MINUTES, rate
 from edge.index.reading import FAILURES, Reader
 from edge.index.secret import IndexSecret
-from edge.index.servers import client_maker, without_secrets
+from edge.index.servers import client_maker, close, without_secrets
 from edge.index.shares import Shares, windows
 from edge.index.writing import Writer
 from edge.statistics import RequestStatistics
@@ -118,7 +118,7 @@ class RedisIndex:
         finally:
             for client in self._clients:
                 with suppress(*FAILURES):
-                    await client.aclose()
+                    await close(client)
 
     def changed(self) -> None:
         """The node's entry or its counts are new: write soon. Never waits, never fails."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from deltaic.names import RevisionName
 from edge.index import node_json
 from edge.index.entries import NodeEntry
@@ -71,9 +73,9 @@ class Writer:
         """Everything that changed, and what was written longer than `due` seconds ago. Raises RedisError, OSError."""
         if not await self._client.execute_command("EXISTS", self._keys.of_node):
             self.lost()
+        await self._learn_others()  # first: a replica that takes no writes can be read
         await self._send(self._node_commands(entry, due))
         await self._send(self._count_commands())
-        await self._learn_others()
         await self._answers()
 
     def lost(self) -> None:
@@ -140,12 +142,15 @@ class Writer:
             for command, reply in zip(part, replies, strict=True):
                 if not isinstance(reply, Exception):
                     continue
-                if str(reply).startswith("WRONGTYPE") or "WRONGTYPE" in str(reply):
+                if "WRONGTYPE" in str(reply):
                     await self._client.execute_command("UNLINK", command[1])
                 raise reply
 
     async def _learn_others(self) -> None:
-        found = await self._client.execute_command("ZREVRANGE", self._keys.nodes, 0, MAX_NEIGHBOURS)
+        try:
+            found = await self._client.execute_command("ZREVRANGE", self._keys.nodes, 0, MAX_NEIGHBOURS)
+        except ResponseError:  # garbage, which the writes replace
+            found = []
         names = [name.decode("utf-8", "replace") for name in found if len(name) <= _MOST_NODE_NAME]
         self.others = tuple(sorted(name for name in names if name != self._keys.node))
 
