@@ -14,7 +14,7 @@ from engine_numbers import quantile
 from harness import BenchFailed, against_peer, at_least, within
 
 from cli.demo.processes import Node
-from edge.embedded_valkey import EmbeddedValkey
+from edge.index.embedded_valkey import EmbeddedValkey
 
 _MODEL = "smollm2"
 _TURNS_BAR = 2.0

@@ -14,7 +14,7 @@ from cli.demo.processes import Node
 from cli.fleet import list_nodes
 from cli.publish import publish
 from deltaic.errors import DeadlineExceeded, DeltaicError
-from edge.embedded_valkey import EmbeddedValkey
+from edge.index.embedded_valkey import EmbeddedValkey
 
 _POLL_SECONDS = 0.3
 
