@@ -89,7 +89,7 @@ bench-hotset: $(READY) ## load seconds of the hot set's policy beside others, on
 	@echo "bench hotset"
 	@$(BIN)/python bench/hotset.py $(ARGS)
 
-BENCHES := bench-delta bench-transfer bench-engine
+BENCHES := bench-delta bench-transfer bench-engine bench-branch
 
 .PHONY: bench-setup
 bench-setup: $(BENCH_READY) ## install what Deltaic is measured beside
@@ -106,6 +106,8 @@ bench-delta: ## size, speed and memory of deltas beside their peers (ARGS=...)
 bench-transfer: ## pulling a model beside curl from nginx, and over a line that is cut (ARGS=...)
 .PHONY: bench-engine
 bench-engine: ## answering many at once beside llama-server (ARGS=...)
+.PHONY: bench-branch
+bench-branch: ## three edges and a center: mixed load, a cut line, a slow line, the index gone (ARGS=...)
 $(BENCHES): bench-%: bench-setup models
 	@echo "bench $*"
 	@$(BIN)/python bench/$*.py $(ARGS)
@@ -114,6 +116,11 @@ $(BENCHES): bench-%: bench-setup models
 fuzz-delta: $(READY) ## apply 100,000 mutated deltas: each must end in a verified file or an error (ARGS=...)
 	@echo "fuzz"
 	@$(BIN)/python tools/fuzz_deltas.py --out bench/results/fuzz-delta.json $(ARGS)
+
+.PHONY: storm
+storm: $(READY) models ## kill edges, their index and the center for ten minutes under load (ARGS=...)
+	@echo "storm"
+	@$(BIN)/python tools/storm.py --out bench/results/storm.json $(ARGS)
 
 # ---- change ------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from deltaic.v1 import inference_pb2
 from edge.center_line import CenterLine
 from edge.errors import CenterUnreachable, HotSetFull, NotHeldHere, NoTimeLeft
 from edge.hot.hot_set import HotSet
-from edge.index import Index
+from edge.index.index import BranchIndex
 from edge.mirror import Mirror
 from edge.route import Escalate, LoadThenLocal, Local, Refuse, Route, Target, decide
 from edge.statistics import Outcome, RequestStatistics
@@ -47,7 +47,7 @@ class Answers:
         mirror: Mirror,
         coming: Callable[[Target], str | None],
         line: CenterLine,
-        index: Index,
+        index: BranchIndex,
         statistics: RequestStatistics,
     ) -> None:
         """`coming` says how far this edge is with a channel that it follows; None for all else."""
@@ -183,8 +183,9 @@ class Answers:
                     ) from None
 
     async def _name_neighbours(self, error: CenterUnreachable, target: Target) -> None:
-        if neighbours := await self._index.neighbours(target.model):
-            error.hint = f"{', '.join(neighbours)} in this branch answers for it"
+        if neighbours := await self._index.neighbours(target):
+            names = sorted({neighbour.node for neighbour in neighbours})
+            error.hint = f"{', '.join(names)} in this branch answers for it"
 
     def _count(self, target: Target, outcome: Outcome | None) -> None:
         if outcome is not None:

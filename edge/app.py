@@ -17,6 +17,7 @@ from deltaic.engine.placement.gpus import NvmlGpus
 from deltaic.engine.report import with_loads
 from deltaic.gateway.gateway import Limits
 from deltaic.gateway.mounting import http_face
+from deltaic.names import RevisionName
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
@@ -39,16 +40,25 @@ from edge.branch_deltas import earlier, file_of
 from edge.center_line import CenterLine
 from edge.coming import Coming
 from edge.config import EdgeSettings
-from edge.embedded_valkey import EmbeddedValkey
 from edge.fleet import Fleet
 from edge.fleet_servicer import FleetServicer
 from edge.hot.hot_set import HotSet, Patience
 from edge.hot.needs import Needs, vram_budget
 from edge.hot.tending import tended
-from edge.index import Index, Keys, NodeEntry
+from edge.index.embedded_valkey import EmbeddedValkey
+from edge.index.entries import NodeEntry
+from edge.index.keys import Keys
+from edge.index.prefixes import PrefixBook
+from edge.index.redis_index import IndexServer, RedisIndex
+from edge.index.secret import IndexSecret
+from edge.index.showing import advertised, shown
 from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer
+from edge.noted_answers import NotedAnswers
+from edge.response_cache import ResponseCache
+from edge.response_settings import answer_bounds, cache_settings
+from edge.route import Target
 from edge.statistics import RequestStatistics
 
 _log = structlog.get_logger(__name__)
@@ -160,11 +170,17 @@ class _Parts:
         self._node = node
         self._folder, self._host = folder, host
         self._followed = settings.followed
+        self._advertise, self._listen = settings.advertise, settings.listen
         self._files, self._deltas, self._delta_history = files, deltas, settings.delta_history
         center = f"center {settings.center}"
         self._statistics = RequestStatistics()
-        self.index = Index(
-            edge.index_url, Keys(settings.branch, node), self._statistics, embedded=not settings.index_url
+        self._prefixes, secret = PrefixBook(), IndexSecret(settings.index_secret)
+        self.index = RedisIndex(
+            IndexServer(edge.index_url, settings.index_ca, embedded=not settings.index_url),
+            Keys(settings.branch, node),
+            self._statistics,
+            secret=secret,
+            answers=answer_bounds(settings),
         )
         self._prefetch_seconds = settings.hot_prefetch_seconds
         gpus = NvmlGpus().gpus()
@@ -201,7 +217,11 @@ class _Parts:
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
         line = CenterLine(calls, center, coming)
-        self.answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
+        answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
+        self._cache = ResponseCache(cache_settings(settings, node), self.index, secret)
+        self.answers = NotedAnswers(
+            node, answers, self._cache, self._revision_of, self.index, self._prefixes, secret, self._statistics
+        )
         self.server = Server(settings.listen)
         self._register(InferenceServicer(self.answers, settings.request_seconds), settings.center)
 
@@ -238,13 +258,29 @@ class _Parts:
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
-        keys = self.hot_set.keys()
+        held = self._held()
+        keys, leases = self.hot_set.keys(), self.hot_set.leases()
+        beats = {worker.spec.revision: worker.pulse.last for worker in self._host.workers()}
         return NodeEntry(
-            held=frozenset(revision.name for revision in self._mirror.revisions()),
-            serving={str(revision): key for key, revision in keys.items()},
-            leases={str(revision): count for revision, count in self.hot_set.leases().items()},
-            models=frozenset(revision.model for revision in keys.values()),
+            advertised(self._advertise, self._listen, self.server.port),
+            {
+                revision: shown(
+                    held=revision in held,
+                    keys=tuple(sorted(key for key, answers in keys.items() if answers == revision)),
+                    leases=leases.get(revision, 0),
+                    beat=beats.get(revision),
+                    prefixes=self._prefixes.of(revision),
+                )
+                for revision in held | set(keys.values())
+            },
         )
+
+    def _held(self) -> set[RevisionName]:
+        return {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
+
+    def _revision_of(self, target: Target) -> RevisionName | None:
+        """Which revision this edge answers a target with."""
+        return self.hot_set.keys().get(str(target)) or self._mirror.held(target)
 
     async def _activate(self, state: ChannelState, path: Path, manifest: Manifest) -> None:
         await self.hot_set.pin(state.channel, state.revision, path, manifest.size)
@@ -255,6 +291,7 @@ class _Parts:
         """A channel is in another phase, or an update has come further."""
         self._mirror.changed()
         self.hot_set.let_go_of_removed()
+        self._cache.keep_only(self._held() | set(self.hot_set.keys().values()))
         self._reporter.changed()
         self.index.changed()
 

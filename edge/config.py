@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import ByteSize, Field, field_validator
@@ -10,13 +11,14 @@ from pydantic_settings import SettingsConfigDict
 from deltaic.engine.settings import EngineSettings
 from deltaic.gateway.settings import MOST_BODY_BYTES, BodyBytes, HttpAddress
 from deltaic.names import ChannelName, RevisionName
-from deltaic.runtime.addresses import ListenAddress, NodeAddress
+from deltaic.runtime.addresses import ListenAddress, NodeAddress, check_address
 from deltaic.runtime.setting_words import Words
 from deltaic.runtime.settings import NodeSettings, default_data_dir
 from deltaic.transfer.fetch import MOST_STREAMS
 from deltaic.transfer.settings import FetchRate, FetchStreams, Peers
+from edge.index.servers import SCHEMES, parsed
 
-_INDEX_SCHEMES = ("redis", "rediss", "unix")
+_INDEX_SCHEMES = (*SCHEMES, "unix")
 
 
 class EdgeSettings(NodeSettings):
@@ -26,6 +28,11 @@ class EdgeSettings(NodeSettings):
 
     listen: ListenAddress = Field(
         "127.0.0.1:7410", description="Address to listen on, HOST:PORT; port 0 takes a free one."
+    )
+    advertise: str = Field(
+        "",
+        description="Address, HOST:PORT, where the other edges of the branch reach this one; empty is the address that "
+        "it listens on, unless that stands for all.",
     )
     http: HttpAddress = Field(
         "",
@@ -59,10 +66,31 @@ class EdgeSettings(NodeSettings):
     branch: str = Field("branch", description="Name that the edges of one branch share in their index.")
     index_url: str = Field(
         "",
-        description="Redis or Valkey server of the branch, like redis://HOST:6379/0 (rediss:// for TLS, unix:// for a "
-        "socket); empty starts an embedded Valkey. It only speeds things up: losing it loses nothing.",
+        description="Redis or Valkey of the branch, like redis://HOST:6379/0, redis+sentinel://HOST:PORT,HOST:PORT/NAME"
+        " or redis+cluster://HOST:PORT,HOST:PORT (rediss for TLS, unix:// for a socket); empty starts an embedded "
+        "Valkey. It only speeds things up: losing it loses nothing.",
         repr=False,
     )
+    index_ca: Path | None = Field(
+        None, description="File of certificates (PEM) that the index's TLS is checked against; by default the system's."
+    )
+    index_secret: str = Field(
+        "",
+        description="Secret that only the edges of the branch know, 16 characters or more: with it they share answers "
+        "and beginnings of prompts in the index, sealed; without it both stay in each edge's own memory.",
+        repr=False,
+    )
+    response_cache: Literal["off", "on"] = Field(
+        "off",
+        description="Whether an exact repetition of a deterministic request, by the same tenant, is answered with the "
+        "answer of before.",
+    )
+    cache_bytes: ByteSize = Field(
+        ByteSize(32 << 20),
+        ge=0,
+        description="Most bytes of answers kept for repetitions, in this edge's memory, and as many in the index.",
+    )
+    cache_seconds: float = Field(3600.0, gt=0, le=2_592_000, description="Seconds that such an answer is kept.")
     hot_bytes: ByteSize = Field(
         ByteSize(4 << 30),
         gt=0,
@@ -148,9 +176,24 @@ class EdgeSettings(NodeSettings):
     @field_validator("index_url")
     @classmethod
     def _index_is_a_redis_server(cls, url: str) -> str:
-        if url and urlsplit(url).scheme not in _INDEX_SCHEMES:
+        scheme = urlsplit(url).scheme
+        if url and scheme not in _INDEX_SCHEMES:
             raise ValueError("write redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH, or leave it empty")
+        if "+" in scheme:
+            parsed(url)
         return url
+
+    @field_validator("index_secret")
+    @classmethod
+    def _secret_is_long(cls, secret: str) -> str:
+        if secret and len(secret) < 16:
+            raise ValueError("16 characters or more, like those of `openssl rand -hex 32`, or leave it empty")
+        return secret
+
+    @field_validator("advertise")
+    @classmethod
+    def _advertise_is_an_address(cls, address: str) -> str:
+        return check_address(address) if address else address
 
     @property
     def followed(self) -> tuple[ChannelName, ...]:

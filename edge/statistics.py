@@ -50,6 +50,14 @@ class RequestStatistics:
         self._dirty.add(bucket)
         self._forget(bucket.minute - KEEP_MINUTES)
 
+    def since(self, model: str, minute: int) -> int:
+        """Requests for a model in this minute (from the epoch) and after it."""
+        return sum(
+            counts.total()
+            for bucket, counts in self._buckets.items()
+            if bucket.model == model and bucket.minute >= minute
+        )
+
     def totals(self) -> fleet_pb2.RequestCounts:
         """All requests since the node started, as reports carry them."""
         return fleet_pb2.RequestCounts(**{outcome.value: self._totals[outcome] for outcome in Outcome})

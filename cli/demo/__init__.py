@@ -1,4 +1,4 @@
-"""`deltaic demo`: a center, an edge and a device on this machine, and a model's whole journey through them."""
+"""`deltaic demo`: a center, two edges and a device on this machine, and a model's whole journey through them."""
 
 import sys
 from pathlib import Path
@@ -19,11 +19,11 @@ def demo(
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of traffic in each phase.")] = 6.0,
     keep: Annotated[Path | None, typer.Option(help="Empty folder for data and logs, kept afterwards.")] = None,
 ) -> None:
-    """Publish, pull, answer and update a real model through three real processes.
+    """Publish, pull, answer and update a real model through four real processes.
 
-    Starts one center, one edge and one device on loopback, publishes three versions while requests flow, stops the
-    center and brings it back, and checks at each step what should be true. Needs the demo models (make models). Exit
-    status 0 only if every check held.
+    Starts one center, a branch of two edges and one device on loopback, publishes three versions while requests flow,
+    kills an edge, stops the center, brings both back, and checks at each step what should be true. Needs the demo
+    models (make models). Exit status 0 only if every check held.
     """
     from cli.demo.journey import Journey
     from cli.demo.models import DemoModels

@@ -12,8 +12,9 @@ from rich.filesize import decimal
 from rich.progress import Progress
 
 from cli.chat import Label
+from cli.demo.branch import Branch, serving
 from cli.demo.conversation import talk_and_interrupt
-from cli.demo.models import CENTER_MODEL, HOT_MODEL, DemoModels
+from cli.demo.models import CENTER_MODEL, HOT_MODEL, NEIGHBOUR_MODEL, DemoModels
 from cli.demo.processes import Node
 from cli.demo.result import Result, Update
 from cli.demo.tap import Tap
@@ -28,6 +29,7 @@ from deltaic.v1 import fleet_pb2
 _WHO = "Who are you?"
 _ROLLOUT_SECONDS = 300.0
 _FEW = 0.2
+FIRST, SECOND = "first", "second"
 
 
 class Journey:
@@ -49,12 +51,14 @@ class Journey:
             async with self._fleet(folder):
                 await self._first_version()
                 await self._chat()
+                await self._second_edge()
                 async with self._flowing():
                     await asyncio.sleep(self._seconds)
                     await self._second_version()
                     await asyncio.sleep(self._seconds)
                     await self._third_version()
                     await asyncio.sleep(self._seconds)
+                await self._without_second_edge()
                 await self._without_center()
                 await self._center_returns()
                 await self._privacy(folder)
@@ -72,23 +76,35 @@ class Journey:
 
     @asynccontextmanager
     async def _fleet(self, folder: Path) -> AsyncIterator[None]:
-        """A center, an edge that follows it, and a device behind a tap."""
+        """A center, two edges that follow it, the second behind a tap and not yet started, and a device behind one."""
         follow = ("--channels", f"{HOT_MODEL}/stable")
+        also = ("--channels", f"{HOT_MODEL}/stable,{NEIGHBOUR_MODEL}/stable")
         self._center = Node("center", folder)
-        self._edge = Node("edge", folder, ("--center", self._center.address, *follow))
-        self._tap = Tap(self._edge.address)
-        async with self._tap.listening():
-            self._device = Node("device", folder, ("--upstream", self._tap.address, *follow))
-            self._traffic = Traffic(self._edge.address, self._device.address)
-            nodes = (self._center, self._edge, self._device)
-            try:
+        self._second_line = Tap(self._center.address)
+        async with self._second_line.listening():
+            branch = Branch(
+                folder,
+                {FIRST: follow, SECOND: also},
+                center=self._center,
+                upstream={SECOND: self._second_line.address},
+            )
+            self._edge, self._second = branch.edges[FIRST], branch.edges[SECOND]
+            self._tap = Tap(self._edge.address)
+            async with self._tap.listening():
+                self._device = Node("device", folder, ("--upstream", self._tap.address, *follow))
+                self._traffic = Traffic(self._edge.address, self._device.address)
                 self._say("Starting a center, an edge and a device")
-                for node in nodes:
-                    await node.start()
-                yield
-            finally:
-                statuses = [await node.stop() for node in reversed(nodes)]
-            self._result.check("every process stopped cleanly", statuses == [0, 0, 0], f"exit statuses {statuses}")
+                try:
+                    async with branch.running(without=[SECOND]):
+                        try:
+                            await self._device.start()
+                            yield
+                        finally:
+                            branch.statuses["device"] = await self._device.stop()
+                finally:
+                    statuses = branch.statuses
+                    clean = bool(statuses) and not any(statuses.values())
+                    self._result.check("every process stopped cleanly", clean, f"exit statuses {statuses}")
 
     async def _first_version(self) -> None:
         self._say("Publishing version 1, and a second model that only the center will hold")
@@ -107,6 +123,57 @@ class Journey:
             talk.stopped,
             f"the edge used {talk.busy_before:.2f} cores before and {talk.busy_after:.2f} after",
         )
+
+    async def _second_edge(self) -> None:
+        self._say("A second edge in the branch: it gets the model from the first")
+        started = time.monotonic()
+        await self._second.start()
+        first = self._result.updates[0]
+        await serving(self._second, [first.revision], _ROLLOUT_SECONDS)
+        over_line = self._second_line.bytes_in
+        self._result.second_edge_bytes = over_line
+        self._console.print(
+            f"   it serves after {time.monotonic() - started:.1f} s; {decimal(over_line)} of "
+            f"{decimal(first.full_bytes)} came over its line to the center"
+        )
+        self._result.check(
+            "the second edge got the model from the first",
+            over_line < _FEW * first.full_bytes,
+            f"{over_line:,} of {first.full_bytes:,} bytes came from the center",
+        )
+        _, published = await self._publish(self._models.code, NEIGHBOUR_MODEL, "for the second edge")
+        await serving(self._second, [published.revision], _ROLLOUT_SECONDS)
+        answer = await ask(self._edge.address, Kind.NEIGHBOUR, NEIGHBOUR_MODEL, _WHO, Label.PUBLIC)
+        self._result.check(
+            "asked at the first edge, answered by the second, which has it loaded",
+            answer.node == self._second.called,
+            answer.error or f"answered by {answer.node}",
+        )
+
+    async def _without_second_edge(self) -> None:
+        self._say("Killing the second edge while requests flow: the first goes on")
+        before = len(self._traffic.answers)
+        self._traffic.neighbour_there = False
+        async with self._flowing():
+            await asyncio.sleep(self._seconds / 2)
+            await self._second.kill()
+            await asyncio.sleep(self._seconds)
+            instead = await ask(self._edge.address, Kind.NEIGHBOUR, NEIGHBOUR_MODEL, _WHO, Label.PUBLIC)
+        answers = self._traffic.answers[before:]
+        failed = sum(bool(answer.error) for answer in answers)
+        self._result.check(
+            "one edge was killed, the other went on", bool(answers) and not failed, f"{len(answers)} answers"
+        )
+        self._result.check(
+            "what only the killed edge held is answered by the center",
+            instead.answered_by == "center",
+            instead.error or f"answered by {instead.node}",
+        )
+        await self._second.start()
+        held = [update.revision for update in self._result.updates[-1:]]
+        await serving(self._second, held, _ROLLOUT_SECONDS)
+        self._traffic.neighbour_there = True
+        self._result.check("the killed edge serves again what it held", True)
 
     async def _second_version(self) -> None:
         self._say("Version 2 while requests flow: a fine-tune that knows who it is")
@@ -193,6 +260,7 @@ class Journey:
         result.check("no request failed", bool(result.answers) and result.failed == 0, errors)
         for kind, node in (
             (Kind.HOT, "edge"),
+            (Kind.NEIGHBOUR, "edge"),
             (Kind.CENTER_ONLY, "center"),
             (Kind.LABELLED, "device"),
             (Kind.DETECTED, "device"),
@@ -200,6 +268,7 @@ class Journey:
             answers = list(traffic.of_kind(kind))
             held = bool(answers) and all(answer.answered_by == node for answer in answers)
             result.check(f"{kind}: answered by the {node}", held, f"{len(answers)} requests")
+        result.neighbour_answers = sum(answer.node == self._second.called for answer in traffic.of_kind(Kind.NEIGHBOUR))
         leaked = f"{result.sensitive_bytes_out} bytes in {self._tap.bytes_out:,} that left the device"
         result.check("no sensitive byte left the device", result.sensitive_bytes_out == 0, leaked)
         result.check("the edge answered most requests", result.edge_share > 0.5, f"{result.edge_share:.0%}")
@@ -271,8 +340,9 @@ class Journey:
 
 
 def _bytes_at_rest(folder: Path, marks: list[str]) -> int:
-    """Bytes of marks in the files of center and edge, and in every node's log."""
-    files = [file for role in ("center", "edge") for file in (folder / role).rglob("*") if file.is_file()]
+    """Bytes of marks in the files of center and edges, and in every node's log."""
+    folders = [each for each in folder.iterdir() if each.name.startswith(("center", "edge")) and each.is_dir()]
+    files = [file for each in folders for file in each.rglob("*") if file.is_file()]
     files += folder.glob("*.log")
     return sum(_count(file.read_bytes(), marks) for file in files if file.stat().st_size < 16 << 20)
 

@@ -8,6 +8,7 @@ from deltaic.errors import FailedPrecondition
 
 HOT_MODEL = "smollm2"
 CENTER_MODEL = "smollm2-code"
+NEIGHBOUR_MODEL = "smollm2-notes"
 
 
 @dataclass(frozen=True, slots=True)

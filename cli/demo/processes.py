@@ -1,4 +1,4 @@
-"""The three nodes of the demo as real processes on loopback."""
+"""Nodes as real processes on loopback."""
 
 import asyncio
 import os
@@ -17,8 +17,8 @@ _STOP_SECONDS = 30.0
 
 
 def _threads_each() -> int:
-    """Three nodes share this machine: llama.cpp's threads wait by spinning, so more of them than cores is a crawl."""
-    return max(1, (os.cpu_count() or 1) // 3)
+    """Four nodes share this machine: llama.cpp's threads wait by spinning, so more of them than cores is a crawl."""
+    return max(1, (os.cpu_count() or 1) // 4)
 
 
 def free_port() -> int:
@@ -30,11 +30,15 @@ def free_port() -> int:
 
 @dataclass(slots=True)
 class Node:
-    """One role in a process of its own, with its data and log below `folder`."""
+    """One role in a process of its own, with its data and log below `folder`.
+
+    `name` tells nodes of one role apart: it names the folder and the log, and the node itself says ROLE@NAME.
+    """
 
     role: str
     folder: Path
     flags: tuple[str, ...] = ()
+    name: str = ""
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
 
@@ -44,17 +48,26 @@ class Node:
 
     @property
     def log(self) -> Path:
-        return self.folder / f"{self.role}.log"
+        return self.folder / f"{self._title}.log"
 
     @property
     def data(self) -> Path:
-        return self.folder / self.role
+        return self.folder / self._title
+
+    @property
+    def called(self) -> str:
+        """What it says of itself in an answer, where it was given a name."""
+        return f"{self.role}@{self.name}" if self.name else ""
+
+    @property
+    def _title(self) -> str:
+        return f"{self.role}-{self.name}" if self.name else self.role
 
     async def start(self) -> None:
         """Start, and wait until the node's health service says that it serves. Raises Unavailable."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DELTAIC_")}
         common = ("--listen", self.address, "--data-dir", str(self.data), "--log-json", "true")
-        shared = ("--engine.threads", str(_threads_each()))
+        shared = ("--engine.threads", str(_threads_each()), *(("--name", self.called) if self.name else ()))
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", self.role, *common, *shared, *self.flags),
@@ -84,6 +97,12 @@ class Node:
         except TimeoutError:
             self.process.kill()
             return await self.process.wait()
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
 
     def last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []

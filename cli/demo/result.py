@@ -55,6 +55,10 @@ class Result:
     flowing_seconds: float = 0.0
     sensitive_requests: int = 0
     sensitive_bytes_out: int = 0
+    second_edge_bytes: int = 0
+    """Bytes that came to the second edge over its line to the center until it served the first version."""
+    neighbour_answers: int = 0
+    """Requests that were made at the first edge and answered by the second."""
     before: str = ""
     after: str = ""
 

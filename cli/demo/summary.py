@@ -34,6 +34,8 @@ def as_dict(result: Result) -> dict[str, object]:
         "failed": result.failed,
         "answered_by": {node: result.answered_by(node) for node in ("edge", "device", "center")},
         "edge_share": round(result.edge_share, 4),
+        "answered_by_second_edge": result.neighbour_answers,
+        "second_edge_center_bytes": result.second_edge_bytes,
         "swap_seconds": round(result.swap_seconds, 3),
         "tokens_per_second": round(result.tokens_per_second, 1),
         "time_to_first_token_ms": round(result.first_token_ms, 1),
@@ -80,6 +82,11 @@ def _answers(result: Result) -> Table:
     by = ", ".join(f"{node} {result.answered_by(node)}" for node in ("edge", "device", "center"))
     table.add_row("requests", f"{len(result.answers)}, of which {result.failed} failed")
     table.add_row("answered by", f"{by} (edge {result.edge_share:.0%})")
+    table.add_row(
+        "second edge",
+        f"{result.neighbour_answers} answers to requests at the first; "
+        f"{decimal(result.second_edge_bytes)} from the center for version 1",
+    )
     table.add_row(
         "speed", f"{result.tokens_per_second:.0f} tokens/s in all, first token after {result.first_token_ms:.0f} ms"
     )

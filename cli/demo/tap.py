@@ -1,4 +1,4 @@
-"""A tap on the line that leaves the device: forwards everything, remembers what it saw.
+"""A tap on a line between two nodes: forwards everything, remembers what went out, counts what came in.
 
 The demo's device reaches its edge only through this tap, so that the claim "no sensitive byte left" is measured on the
 wire and not read from a counter. gRPC on loopback is neither encrypted nor compressed here: a prompt that left would be
@@ -7,7 +7,7 @@ in these bytes as it was typed.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 _BLOCK = 1 << 16
 
@@ -21,6 +21,8 @@ class Tap:
         self._outgoing: list[bytearray] = []
         self._writers: list[asyncio.StreamWriter] = []
         self.address = ""
+        self.bytes_in = 0
+        """Bytes that came back from the target."""
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator["Tap"]:
@@ -53,16 +55,20 @@ class Tap:
             writer.close()
             return
         self._writers += (writer, far_writer)
-        await asyncio.gather(_pour(reader, far_writer, seen), _pour(far_reader, writer, None))
+        await asyncio.gather(_pour(reader, far_writer, seen.extend), _pour(far_reader, writer, self._count))
         for each in (writer, far_writer):
             each.close()
 
+    def _count(self, block: bytes) -> None:
+        self.bytes_in += len(block)
 
-async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: bytearray | None) -> None:
-    with contextlib.suppress(ConnectionError):
+
+async def _pour(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_block: Callable[[bytes], object]
+) -> None:
+    with contextlib.suppress(OSError):  # one side went away
         while block := await reader.read(_BLOCK):
-            if seen is not None:
-                seen += block
+            on_block(block)
             writer.write(block)
             await writer.drain()
         writer.write_eof()

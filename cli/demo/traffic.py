@@ -6,14 +6,14 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from cli.chat import Label, build_request, generate
-from cli.demo.models import CENTER_MODEL, HOT_MODEL
+from cli.chat import Label, build_request
+from cli.demo.asking import ask_node
+from cli.demo.models import CENTER_MODEL, HOT_MODEL, NEIGHBOUR_MODEL
 from cli.fleet import role_word
-from deltaic.errors import DeltaicError
 from deltaic.v1 import inference_pb2
 
 _TOKENS = 24
@@ -32,9 +32,10 @@ _QUESTIONS = (
 
 
 class Kind(StrEnum):
-    """The four kinds of request in the mix."""
+    """The five kinds of request in the mix."""
 
     HOT = "hot model, through the edge"
+    NEIGHBOUR = "model that only the second edge holds, through the first"
     CENTER_ONLY = "model that only the center holds"
     LABELLED = "labelled sensitive, on the device"
     DETECTED = "labelled public, but a card number is in it"
@@ -46,6 +47,7 @@ class Answer:
 
     kind: Kind
     answered_by: str
+    node: str
     revision: str
     tokens: int
     prompt_tokens: int
@@ -65,15 +67,16 @@ class Traffic:
     marks: list[str] = field(default_factory=list)
     flowing_seconds: float = 0.0
     center_reachable: bool = True
+    neighbour_there: bool = True
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        """Three clients on the hot model, one on the center's, one on the device, until the context ends.
+        """Two clients on the hot model, one each on the neighbour's, the center's and the device, until it ends.
 
         No request is cut: each client finishes the one it is in.
         """
         started, stop = time.monotonic(), asyncio.Event()
-        clients = (self._hot, self._hot, self._hot, self._center_only, self._sensitive)
+        clients = (self._hot, self._hot, self._neighbour, self._center_only, self._sensitive)
         async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(self._client(client, stop))
@@ -90,11 +93,15 @@ class Traffic:
             async for answer in client(question):
                 self.answers.append(answer)
                 await asyncio.sleep(_PAUSE_SECONDS if answer.kind is Kind.HOT else _LONG_PAUSE_SECONDS)
-            if not self.center_reachable:
+            if not (self.center_reachable and self.neighbour_there):
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _hot(self, question: str) -> AsyncIterator[Answer]:
         yield await ask(self.edge, Kind.HOT, HOT_MODEL, question, Label.PUBLIC)
+
+    async def _neighbour(self, question: str) -> AsyncIterator[Answer]:
+        if self.neighbour_there:
+            yield await ask(self.edge, Kind.NEIGHBOUR, NEIGHBOUR_MODEL, question, Label.PUBLIC)
 
     async def _center_only(self, question: str) -> AsyncIterator[Answer]:
         if self.center_reachable:
@@ -131,25 +138,17 @@ async def ask(node: str, kind: Kind, model: str, question: str, label: Label, *,
     """One streamed request, timed by its client."""
     message = inference_pb2.ChatMessage(role="user", content=question)
     request = build_request(model, [message], label, tokens, temperature=0.0)
-    started = time.monotonic()
-    first, text, end, error = 0.0, "", inference_pb2.Completion(), "the stream ended without its last message"
-    try:
-        async with aclosing(generate(node, request, _DEADLINE_SECONDS)) as events:
-            async for event in events:
-                first = first or time.monotonic() - started
-                text += event.text
-                if event.HasField("completion"):
-                    end, error = event.completion, ""
-    except DeltaicError as failure:
-        error = f"{failure.code}: {failure}"
+    reply = await ask_node(node, request, _DEADLINE_SECONDS)
+    end, failed = reply.completion, reply.error
     return Answer(
         kind=kind,
-        answered_by=role_word(end.answered_by) if not error else "",
+        answered_by=role_word(end.answered_by) if failed is None else "",
+        node=end.node,
         revision=end.revision,
         tokens=end.usage.completion_tokens,
         prompt_tokens=end.usage.prompt_tokens,
-        first_token=first,
-        total=time.monotonic() - started,
-        text=text,
-        error=error,
+        first_token=reply.first_token,
+        total=reply.total,
+        text=reply.text,
+        error=f"{failed.code}: {failed}" if failed else "",
     )

@@ -9,6 +9,7 @@ import pytest
 KEYS = {
     "revisions", "updates", "requests", "failed", "answered_by", "edge_share", "swap_seconds", "tokens_per_second",
     "time_to_first_token_ms", "sensitive_requests", "sensitive_bytes_out", "checks", "held",
+    "answered_by_second_edge", "second_edge_center_bytes",
 }  # fmt: skip
 
 
@@ -33,6 +34,8 @@ def test_the_demo_keeps_every_promise() -> None:
     assert found["answered_by"].keys() == {"edge", "device", "center"}
     assert min(found["answered_by"].values()) > 0
     first, tuned, retemplated = found["updates"]
+    assert found["answered_by_second_edge"] > 0
+    assert found["second_edge_center_bytes"] < 0.2 * first["full_bytes"]
     assert len(set(found["revisions"])) == 3
     assert first["update_bytes"] > 0.8 * first["full_bytes"]
     assert [update["way"] for update in found["updates"]] == ["chunks", "delta", "chunks"]

@@ -1,6 +1,6 @@
 """A Valkey server of the edge's own, for the index: a child process on a Unix socket, nothing on disk.
 
-    edge ── exec python -m edge.embedded_valkey ── (dies with the edge: PR_SET_PDEATHSIG) ── exec valkey-server
+    edge ── exec python -m edge.index.embedded_valkey ── (dies with the edge: PR_SET_PDEATHSIG) ── exec valkey-server
 
 The kernel keeps the parent-death signal across exec, so a SIGKILL of the edge takes the server along and no clean-up
 is left for the next start. A server that dies alone is started again; what it knew is rewritten by the index.
@@ -77,7 +77,7 @@ class EmbeddedValkey:
         self._socket.unlink(missing_ok=True)
         with self._log_file.open("wb") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "edge.embedded_valkey"),
+                *(sys.executable, "-m", "edge.index.embedded_valkey"),
                 *("--socket", str(self._socket), "--parent", str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -140,7 +140,7 @@ class EmbeddedValkey:
 
 def main() -> None:
     """Become the server, tied to the life of the parent."""
-    parser = argparse.ArgumentParser(prog="edge.embedded_valkey")
+    parser = argparse.ArgumentParser(prog="edge.index.embedded_valkey")
     parser.add_argument("--socket", required=True, help="path of the Unix socket")
     parser.add_argument("--parent", required=True, type=int, help="process to die with")
     arguments = parser.parse_args()

@@ -1,0 +1,236 @@
+"""The index of a branch in Redis or Valkey (edge/index/keys.py draws it): this node shown there, the others read."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from deltaic.names import ChannelName, RevisionName
+from edge.errors import IndexUnreachable
+from edge.index import node_json
+from edge.index.entries import Lease, LeaseHeld, Neighbour, NodeEntry
+from edge.index.functions import Functions
+from edge.index.index import READ_SECONDS
+from edge.index.keys import Keys
+from edge.index.neighbours import matching
+from edge.index.rates import RATE_MINUTES, rate
+from edge.index.reading import FAILURES, Reader
+from edge.index.secret import IndexSecret
+from edge.index.servers import client_maker, close, without_secrets
+from edge.index.shares import Shares, windows
+from edge.index.writing import Writer
+from edge.statistics import RequestStatistics
+
+_log = structlog.get_logger(__name__)
+
+RECONCILE_SECONDS = 3.0
+_DOWN_SECONDS = 0.5
+_COALESCE_SECONDS = 0.1
+_CALL_SECONDS = 1.0
+_START_SECONDS = 3.0
+_STOP_SECONDS = 3.0
+_MOST_LEASE_NAME = 255
+_HINT = "start it, correct index_url, or leave index_url empty to use the embedded one"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexServer:
+    """Where the index is. `embedded` says that the server is this edge's own; `read_seconds` bounds a read."""
+
+    url: str
+    ca: Path | None = None
+    embedded: bool = False
+    read_seconds: float = READ_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBounds:
+    """How long stored values last, and the most bytes of all of them in the branch; 0 stores none."""
+
+    seconds: float = 3600.0
+    most_bytes: int = 0
+
+
+class RedisIndex:
+    """A `BranchIndex`; mirrors one node while `running()`."""
+
+    def __init__(
+        self,
+        server: IndexServer,
+        keys: Keys,
+        statistics: RequestStatistics,
+        *,
+        secret: IndexSecret | None = None,
+        answers: AnswerBounds | None = None,
+    ) -> None:
+        """Raises IndexUnreachable for an address that no server has."""
+        self._shown = "the embedded Valkey" if server.embedded else without_secrets(server.url)
+        self._keys = keys
+        self._secret = secret or IndexSecret()
+        self._statistics = statistics
+        self._shares = Shares()
+        self._changed = asyncio.Event()
+        self._up = True
+        self._stopping = False
+        try:
+            make = client_maker(server.url, server.ca, seconds=_CALL_SECONDS)
+            self._clients = (make(), make())
+        except (ValueError, OSError) as error:
+            raise IndexUnreachable(f"not the address of a Redis server: {self._shown}: {error}", hint=_HINT) from None
+        self._reader = Reader(self._clients[0], server.read_seconds, _CALL_SECONDS)
+        self._functions = Functions(self._clients[1])
+        bounds = answers or AnswerBounds()
+        self._writer = Writer(
+            self._clients[1], keys, statistics, self._shares, self._functions, bounds.seconds, bounds.most_bytes
+        )
+
+    @property
+    def up(self) -> bool:
+        return self._reader.up
+
+    @asynccontextmanager
+    async def running(self, entry: Callable[[], NodeEntry]) -> AsyncIterator["RedisIndex"]:
+        """Write at once, at every change and every RECONCILE_SECONDS; `entry` gives the truth at that moment.
+
+        Raises IndexUnreachable, at start only.
+        """
+        try:
+            await self._check()
+            reading = asyncio.create_task(self._reader.run(), name="index-reader")
+            mirror = asyncio.create_task(self._mirror(entry), name="index-mirror")
+            try:
+                yield self
+            finally:
+                # Asked, not cancelled: a cancellation that meets a finished send is lost inside the client library.
+                self._stopping = True
+                self._changed.set()
+                await mirror
+                self._reader.stop()
+                await reading
+                with suppress(*FAILURES):
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await self._writer.withdraw()
+        finally:
+            for client in self._clients:
+                with suppress(*FAILURES):
+                    await close(client)
+
+    def changed(self) -> None:
+        """The node's entry or its counts are new: write soon. Never waits, never fails."""
+        self._changed.set()
+
+    async def neighbours(self, target: ChannelName | RevisionName) -> tuple[Neighbour, ...]:
+        others = self._writer.others
+        wanted = [self._keys.of_model(target.model, node) for node in others]
+        replies = await self._reader.read([("GETRANGE", key, 0, node_json.MOST_BYTES) for key in wanted])
+        found: list[Neighbour] = []
+        for node, reply in zip(others, replies or (), strict=False):
+            if isinstance(reply, bytes) and reply:
+                with suppress(ValueError):  # BadName is one
+                    found += matching(target, node, node_json.read(target.model, reply))
+        return tuple(found)
+
+    async def rates(self, models: Collection[str]) -> Mapping[str, float]:
+        now = time.time()
+        asked = [(model, int(now // 60) - back) for model in models for back in range(RATE_MINUTES)]
+        replies = await self._reader.read([("HGETALL", self._keys.requests(model, minute)) for model, minute in asked])
+        counted = dict.fromkeys(models, 0)
+        for (model, _), reply in zip(asked, replies or (), strict=False):
+            counted[model] += sum(_counts(reply).values())
+        return {model: rate(count, now) for model, count in counted.items()} if replies is not None else {}
+
+    def count_served(self, tenant: str, tokens: int) -> None:
+        self._shares.count(self._secret.tenant(tenant), tokens)
+        self._changed.set()
+
+    async def served(self, tenants: Collection[str]) -> Mapping[str, float]:
+        """Of this node alone while the index is not known."""
+        named = {tenant: self._secret.tenant(tenant) for tenant in tenants}
+        asked = [(tenant, *window) for tenant in named for window in windows(time.time())]
+        replies = await self._reader.read([("HGETALL", self._keys.served(win, named[who])) for who, win, _ in asked])
+        totals = {tenant: self._shares.of(digest) for tenant, digest in named.items()}
+        for (tenant, _, part), reply in zip(asked, replies or (), strict=False):
+            totals[tenant] += part * sum(
+                count for node, count in _counts(reply).items() if node != self._keys.node.encode()
+            )
+        return totals
+
+    async def cached(self, revision: RevisionName, key: str) -> bytes | None:
+        replies = await self._reader.read([("GETRANGE", self._keys.answer(revision, key), 0, self._writer.most_value)])
+        value = replies[0] if replies else None
+        return value if isinstance(value, bytes) and 0 < len(value) <= self._writer.most_value else None
+
+    def store(self, revision: RevisionName, key: str, value: bytes) -> None:
+        self._writer.store(revision, key, value)
+        self._changed.set()
+
+    def drop_revision(self, revision: RevisionName) -> None:
+        self._writer.drop(revision)
+        self._changed.set()
+
+    async def lease(self, name: str, seconds: float) -> Lease | LeaseHeld | None:
+        """Not on the way of a request: waits up to a second for the server. Raises ValueError for a long name."""
+        if len(name) > _MOST_LEASE_NAME:
+            raise ValueError(f"a lease is named in at most {_MOST_LEASE_NAME} characters")
+        keys = [self._keys.lease(name), self._keys.fence]
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                taken, who, left = await self._functions.call("lease_take", keys, self._writer.lease_arguments(seconds))
+                if taken:
+                    return Lease(name, int(who))
+                return LeaseHeld(name, who.decode(), max(0, left) / 1000)
+        except FAILURES:
+            return None
+
+    async def release(self, lease: Lease) -> None:
+        with suppress(*FAILURES):
+            async with asyncio.timeout(_CALL_SECONDS):
+                await self._functions.call(
+                    "lease_release", [self._keys.lease(lease.name)], [self._keys.node, str(lease.token)]
+                )
+
+    async def _check(self) -> None:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self._clients[1].execute_command("EXISTS", self._keys.of_node)
+        except FAILURES as error:
+            cause = str(error).rstrip(".") or type(error).__name__
+            raise IndexUnreachable(f"the index at {self._shown} does not answer: {cause}", hint=_HINT) from None
+
+    async def _mirror(self, entry: Callable[[], NodeEntry]) -> None:
+        while not self._stopping:
+            self._changed.clear()
+            await self._write(entry())
+            if not self._reader.up:
+                await self._reader.probe(("EXISTS", self._keys.of_node))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RECONCILE_SECONDS if self._reader.up else _DOWN_SECONDS):
+                    await self._changed.wait()
+            await asyncio.sleep(_COALESCE_SECONDS)
+
+    async def _write(self, entry: NodeEntry) -> None:
+        """One write; a failure is said once, and so is the end of it."""
+        try:
+            async with asyncio.timeout(3 * _CALL_SECONDS):
+                await self._writer.write(entry, RECONCILE_SECONDS)
+        except FAILURES as error:
+            if self._up:
+                _log.warning("index.lost", index=self._shown, cause=str(error), effect="none: answers go on")
+            self._up = False
+            self._writer.lost()
+        else:
+            if not self._up:
+                _log.info("index.back", index=self._shown)
+            self._up = True
+
+
+def _counts(reply: Any) -> dict[bytes, int]:
+    """Field -> count; what is no count is left out."""
+    if not isinstance(reply, dict):
+        return {}
+    return {field: int(count) for field, count in reply.items() if count.isdigit() and len(count) < 16}
