@@ -6,9 +6,7 @@ from edge.index.servers import client_maker, parsed, without_secrets
 
 
 def test_sentinels_and_the_name_of_their_primary():
-    place = parsed(
-        "rediss+sentinel://edge:p%40ss@10.0.0.1:26380,10.0.0.2,[fd00::1]/branch/3?sentinel_password=guard"
-    )
+    place = parsed("rediss+sentinel://edge:p%40ss@10.0.0.1:26380,10.0.0.2,[fd00::1]/branch/3?sentinel_password=guard")
     assert place.hosts == (("10.0.0.1", 26380), ("10.0.0.2", 26379), ("fd00::1", 26379))
     assert (place.kind, place.tls, place.service, place.db) == ("sentinel", True, "branch", 3)
     assert place.login == {"username": "edge", "password": "p@ss"}
