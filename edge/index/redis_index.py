@@ -76,6 +76,7 @@ class RedisIndex:
         self._shares = Shares()
         self._changed = asyncio.Event()
         self._up = True
+        self._writes = 0
         self._stopping = False
         try:
             make = client_maker(server.url, server.ca, seconds=_CALL_SECONDS)
@@ -92,6 +93,16 @@ class RedisIndex:
     @property
     def up(self) -> bool:
         return self._reader.up
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Nodes of the branch that wrote of late."""
+        return self._writer.others
+
+    @property
+    def round_trips(self) -> int:
+        """Reads that were sent on behalf of requests, and writes in the background, since the start."""
+        return self._reader.round_trips + self._writes
 
     @asynccontextmanager
     async def running(self, entry: Callable[[], NodeEntry]) -> AsyncIterator["RedisIndex"]:
@@ -219,6 +230,7 @@ class RedisIndex:
 
     async def _write(self, entry: NodeEntry) -> None:
         """One write; a failure is said once, and so is the end of it."""
+        self._writes += 1
         try:
             async with asyncio.timeout(3 * _CALL_SECONDS):
                 await self._writer.write(entry, RECONCILE_SECONDS)
