@@ -54,6 +54,11 @@ class HotSet:
         self._failures: dict[RevisionName, tuple[float, WorkerFailed]] = {}
         self._making_room = asyncio.Lock()
 
+    @property
+    def budget(self) -> int:
+        """Bytes of memory for loaded models."""
+        return self._budget
+
     def loaded(self, key: str) -> bool:
         """Whether a channel or revision has a worker now."""
         return self._revision_of(key) is not None
@@ -88,6 +93,20 @@ class HotSet:
         await self._let_the_channel_keep(revision)
         self._on_change()
         return seconds
+
+    async def unpin(self, channel: ChannelName) -> None:
+        """The channel is no longer followed: stop answering it, once what it answers now is answered."""
+        key = str(channel)
+        self._pinned.discard(key)
+        if self._keys.pop(key, None) is not None:
+            self._on_change()
+            await self._host.release(key)
+
+    async def resize(self, budget: int) -> None:
+        """Another budget of bytes; what is free to go makes room at once."""
+        self._budget = budget
+        async with self._making_room:
+            await self._evict_until_fits()
 
     @asynccontextmanager
     async def lease(self, key: str) -> AsyncIterator[LeasedWorker]:

@@ -85,6 +85,8 @@ class Index:
         self._changed = asyncio.Event()
         self._up = True
         self._stopping = False
+        self.errors = 0
+        """Calls that failed since the start."""
         try:
             self._client = Redis.from_url(
                 url,
@@ -128,6 +130,7 @@ class Index:
             async with asyncio.timeout(READ_SECONDS):
                 found = await self._client.zrangebyscore(self._keys.holders(model), time.time(), "+inf")
         except _FAILURES:
+            self.errors += 1
             return ()
         return tuple(str(node) for node in found if node != self._keys.node)
 
@@ -158,6 +161,7 @@ class Index:
             if self._up:
                 _log.warning("index.lost", index=self._shown, cause=str(error), effect="none: answers go on")
             self._up = False
+            self.errors += 1
             self._statistics.mark_all_changed()
         else:
             if not self._up:

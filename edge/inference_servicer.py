@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 
+from deltaic.gateway.answering import Answering
 from deltaic.v1 import inference_pb2, inference_pb2_grpc
-from edge.answer import Answers
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -15,7 +15,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     """Stateless but for what it is given."""
 
-    def __init__(self, answers: Answers, default_seconds: float) -> None:
+    def __init__(self, answers: Answering, default_seconds: float) -> None:
         """`default_seconds` is the deadline of a call that came without one."""
         self._answers = answers
         self._default_seconds = default_seconds
