@@ -262,7 +262,9 @@ class _Parts:
         self.desk = Desk(
             self.door, self.health, own.journal, reload, lambda: status_of(parts), lambda: watch.look(self._line_up())
         )
-        self.collector = EdgeCollector(own.counts, own.journal.spool, lambda: self._gauges(watch))
+        self.collector = EdgeCollector(
+            own.counts, own.journal.spool, lambda: self._gauges(watch), lambda: self.index.errors
+        )
 
     def _register(self, inference: InferenceServicer, center: str) -> None:
         add = self.server.add
@@ -345,7 +347,6 @@ class _Parts:
             "serving": self.readiness().serving,
             "draining": self.door.draining,
             "line_up": bool(line.up),
-            "index_errors": self.index.errors,
             "devices": self._fleet.devices,
         }
 

@@ -17,11 +17,12 @@ Gauges = Callable[[], dict[str, float]]
 class EdgeCollector(Collector):
     """Any thread may collect: it reads numbers, and copies of small tables."""
 
-    def __init__(self, counts: Counts, spool: Spool, gauges: Gauges) -> None:
+    def __init__(self, counts: Counts, spool: Spool, gauges: Gauges, index_errors: Callable[[], int]) -> None:
         """`gauges` gives those of TEXTS that belong to other parts, by name."""
         self._counts = counts
         self._spool = spool
         self._gauges = gauges
+        self._index_errors = index_errors
 
     def collect(self) -> Iterator[Metric]:
         counts = self._counts
@@ -37,6 +38,7 @@ class EdgeCollector(Collector):
         for name, text, value in (
             ("evictions", "Models that made room or were removed.", counts.evictions),
             ("saved_bytes", "Bytes that deltas saved the line.", counts.saved_by_deltas),
+            ("index_errors", "Calls of the index that failed.", self._index_errors()),
             ("spool_lost", "Entries that could not be kept for the center.", self._spool.lost),
         ):
             yield CounterMetricFamily(_PREFIX + name, text, value=value)
@@ -59,7 +61,6 @@ TEXTS = {
     "serving": "1 when a load balancer should send requests here.",
     "draining": "1 while this edge takes no new requests.",
     "line_up": "1 while the center is heard.",
-    "index_errors": "Calls of the index that failed since the start.",
     "devices": "Devices that reported here.",
     "spool_entries": "Entries that wait for the center.",
     "spool_bytes": "Bytes of the spool on the disk.",
