@@ -126,6 +126,7 @@ class Follower:
     async def follow(self) -> None:
         """Keep every channel current until cancelled."""
         async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(asyncio.Event().wait())  # a group that is empty for a moment takes no more tasks
             self._tasks[None] = self._group.create_task(self._watch.run())
             for channel, pursuit in self._pursuits.items():
                 self._tasks[channel] = self._group.create_task(pursuit.run())

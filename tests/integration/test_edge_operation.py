@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -19,7 +20,6 @@ from edge_node import ENGINE, INFERENCE, EdgeClient, EdgeNode, EdgeProcess, ques
 from line import Line
 from prometheus_client.parser import text_string_to_metric_families
 
-from cli.edge import main as edge_command
 from deltaic.rpc.status import from_rpc_error
 from deltaic.trust.audit import AuditEntry, verify
 from deltaic.v1 import audit_pb2, fleet_pb2, inference_pb2
@@ -87,9 +87,8 @@ async def fetch(port: int, path: str) -> tuple[int, bytes]:
 async def test_the_status_says_what_is_held_why_and_where_requests_were_answered(edge: EdgeNode, revision: str) -> None:
     await edge.ask("assistant")
     await edge.ask("coder")
-    with pytest.raises(grpc.RpcError):
-        async for _ in edge.inference.Generate(question("assistant", sensitivity=inference_pb2.SENSITIVITY_SENSITIVE)):
-            pass
+    refused = await edge.refusal("assistant", sensitivity=inference_pb2.SENSITIVITY_SENSITIVE)
+    assert refused.reason == "SENSITIVE_NOT_ALLOWED"
     await until(lambda: _is_up(edge), 10)
     now = await status(edge)
     assert (now.places.local, now.places.center, now.places.refused) == (1, 1, 1)
@@ -107,19 +106,30 @@ async def _is_up(edge: EdgeClient) -> bool:
     return (await status(edge)).line.up
 
 
-async def test_the_command_shows_it_to_people_and_to_scripts(
-    edge: EdgeNode, capsys: pytest.CaptureFixture[str]
-) -> None:
-    at = ["--at", f"127.0.0.1:{edge.edge.port}"]
-    assert await asyncio.to_thread(edge_command, "status", at) == 0
-    shown = capsys.readouterr().out
+async def command(edge: EdgeNode, *words: str) -> str:
+    """What `deltaic edge ...` prints."""
+    at = ("--at", f"127.0.0.1:{edge.edge.port}")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli", "edge", *words, *at), stdout=asyncio.subprocess.PIPE
+    )
+    shown, _ = await process.communicate()
+    assert process.returncode == 0
+    return shown.decode()
+
+
+async def test_the_commands_show_it_to_people_and_to_scripts_and_drain(edge: EdgeNode) -> None:
+    shown = await command(edge, "status")
     assert "edge@test" in shown
     assert "loaded, pinned" in shown
     assert "followed as stable" in shown
-    assert await asyncio.to_thread(edge_command, "status", [*at, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(await command(edge, "status", "--json"))
     assert told["held"][0]["pinned"] is True
     assert told["serving"] is True
+    try:
+        assert "draining" in await command(edge, "drain")
+        assert "takes none: this edge is draining" in await command(edge, "status")
+    finally:
+        assert "takes requests again" in await command(edge, "drain", "--undo")
 
 
 async def test_draining_refuses_what_is_new_ends_what_runs_and_feeds_devices(edge: EdgeNode) -> None:
