@@ -72,7 +72,7 @@ def test_a_process_killed_at_any_byte_of_a_write_loses_only_that_entry(tmp_path:
 
 
 def test_a_segment_whose_header_is_torn_is_made_anew(tmp_path: Path) -> None:
-    (tmp_path / f"{1:020d}.log").write_bytes(b"delt")
+    (tmp_path / f"{1:020d}.log").write_bytes(b"de")
     spool = Spool(tmp_path, BUDGET)
     spool.append([draft("a")])
     assert sequences(everything(Spool(tmp_path, BUDGET))) == [1]
