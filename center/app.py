@@ -16,6 +16,7 @@ from center.channel_deltas import ChannelDeltas
 from center.collection import Collector
 from center.config import CenterSettings
 from center.database import Database
+from center.delivered import Delivered
 from center.fleet import Fleet
 from center.fleet_servicer import FleetServicer
 from center.hot import HotModels
@@ -173,6 +174,6 @@ def _register(server: Server, parts: _Parts, answers: Answers) -> None:
     )
     server.add(
         audit_pb2_grpc.add_AuditServiceServicer_to_server,
-        AuditServicer(AuditLog(parts.database)),
+        AuditServicer(AuditLog(parts.database), Delivered(parts.database)),
         "deltaic.v1.AuditService",
     )

@@ -13,8 +13,6 @@ from deltaic.trust.audit import AuditEntry, link
 
 MAX_PROOF_ENTRIES = 10_000
 CHANNEL_MOVED = "CHANNEL_MOVED"
-_HISTORY_ENTRIES = 100_000
-_HISTORY_MOVES = 1_000
 
 
 def lock(connection: Connection) -> None:
@@ -53,23 +51,6 @@ def append(
     )
     connection.execute(update(tables.audit_head).values(sequence=entry.sequence, hash=entry.hash))
     return entry
-
-
-def named_before(connection: Connection, channel: str, most: int) -> list[str]:
-    """What a channel named before its present revision ("sha256:hex"), the last first, each once.
-
-    Looks only at the newest entries, so that a long history costs no more than a short one.
-    """
-    rows = tables.audit.c
-    head = connection.execute(select(tables.audit_head.c.sequence)).scalar_one()
-    query = (
-        select(rows.details)
-        .where(rows.sequence > head - _HISTORY_ENTRIES, rows.resource == channel, rows.action == CHANNEL_MOVED)
-        .order_by(rows.sequence.desc())
-        .limit(_HISTORY_MOVES)
-    )
-    moves = [details["revision"] for details in connection.execute(query).scalars()]
-    return list(dict.fromkeys(each for each in moves if each != moves[0]))[:most]
 
 
 class AuditLog:

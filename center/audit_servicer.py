@@ -1,4 +1,4 @@
-"""AuditService: messages to the audit log and back. Nothing is written through it."""
+"""AuditService: messages to the audit log and back. Only nodes write through it, what they decided."""
 
 # ruff: noqa: ARG002  # gRPC passes a context to every method
 
@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from center.audit_log import AuditLog
+from center.delivered import Delivered
 from center.errors import OutOfRange
 from deltaic.transfer.threads import in_thread
 from deltaic.v1 import audit_pb2, audit_pb2_grpc
@@ -18,8 +19,14 @@ _MOST_BYTES = 4_000_000
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     """Stateless but for what it is given."""
 
-    def __init__(self, log: AuditLog) -> None:
+    def __init__(self, log: AuditLog, delivered: Delivered) -> None:
         self._log = log
+        self._delivered = delivered
+
+    async def Append(
+        self, request: audit_pb2.AppendRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> audit_pb2.AppendResponse:
+        return audit_pb2.AppendResponse(last_sequence=await in_thread(self._delivered.append, request))
 
     async def ListEntries(
         self, request: audit_pb2.ListEntriesRequest, context: grpc.aio.ServicerContext[Any, Any]

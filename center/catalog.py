@@ -180,8 +180,7 @@ class Catalog:
     def named_before(self, channel: ChannelName, most: int) -> list[Revision]:
         """What a channel named before, the last first, each once; revisions that are gone are left out."""
         with self._database.reading() as connection:
-            earlier = audit_log.named_before(connection, str(channel), most)
-            found = (rows.find_revision(connection, RevisionName(channel.model, each)) for each in earlier)
+            found = (rows.find_revision(connection, each) for each in rows.named_before(connection, channel, most))
             return [revision for revision in found if revision is not None]
 
     def counts(self) -> tuple[int, int]:

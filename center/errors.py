@@ -21,6 +21,7 @@ FailedPrecondition
 Aborted
 └── StaleEtag             the channel moved since the caller read it
 OutOfRange                a proof that would be too long
+└── SpoolGap              a node's entries that do not follow those known
 ResourceExhausted
 ├── HotSetFull            the model does not fit beside those that are answering
 └── DatabaseFull          no room for the catalog on its disk
@@ -109,6 +110,10 @@ class StaleEtag(Aborted):
 
 class OutOfRange(DeltaicError):
     code, reason = Code.OUT_OF_RANGE, "OUT_OF_RANGE"
+
+
+class SpoolGap(OutOfRange):
+    reason = "SPOOL_GAP"
 
 
 class HotSetFull(ResourceExhausted):

@@ -28,3 +28,18 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
     ) -> fleet_pb2.ListNodesResponse:
         page = await in_thread(self._fleet.list_nodes, request.page_size, request.page_token)
         return fleet_pb2.ListNodesResponse(nodes=page.items, next_page_token=page.next_token)
+
+    async def GetNode(
+        self, request: fleet_pb2.GetNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.GetNodeResponse:
+        raise NotImplementedError  # edges offer it; callers are told so
+
+    async def DrainNode(
+        self, request: fleet_pb2.DrainNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.DrainNodeResponse:
+        raise NotImplementedError
+
+    async def ReloadNode(
+        self, request: fleet_pb2.ReloadNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.ReloadNodeResponse:
+        raise NotImplementedError

@@ -89,6 +89,19 @@ def write_channel(connection: Connection, moved: Channel, *, is_new: bool) -> No
     connection.execute(insert(history).values(names | {"revision": values["revision"], "version": moved.version}))
 
 
+def named_before(connection: Connection, name: ChannelName, most: int) -> list[RevisionName]:
+    """What a channel named before its present revision, the last first, each once."""
+    history = tables.channel_history.c
+    query = (
+        select(history.revision)
+        .where(_is_channel(tables.channel_history, name))
+        .order_by(history.version.desc())
+        .limit(most)
+        .offset(1)
+    )
+    return [RevisionName(name.model, each) for each in connection.execute(query).scalars()]
+
+
 def _is_channel(table: Table, name: ChannelName) -> ColumnElement[bool]:
     return (table.c.model == name.model) & (table.c.channel == name.channel)
 

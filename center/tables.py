@@ -3,7 +3,7 @@
     models 1 ── n revisions 1 ── n channels          audit_head 1 ── audit (chained)
                         1 ── n channel_history       node_reports
                         1 ── n tags
-                        1 ── n publish_requests      catalog_id
+                        1 ── n publish_requests      catalog_id, node_spools
 
 Nothing here belongs to one database: SQLite today, PostgreSQL by another URL. Times are microseconds since 1970 in UTC,
 so that they come back exactly as they were hashed into the audit log.
@@ -125,4 +125,13 @@ node_reports = Table(
     Column("node", String(255), primary_key=True),
     Column("time_us", BigInteger, nullable=False),
     Column("report", LargeBinary, nullable=False),
+)
+
+# How far the log of each node has been taken into the audit log; a node that lost its disk has another spool.
+node_spools = Table(
+    "node_spools",
+    metadata,
+    Column("node", String(255), primary_key=True),
+    Column("spool", String(64), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
 )

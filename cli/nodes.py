@@ -1,6 +1,7 @@
 """`deltaic center`, `deltaic edge`, `deltaic device`: run a role. Their flags are the fields of their settings.
 
-A role has no positional arguments, so a word in the first place is another command: `deltaic center gc`.
+A role has no positional arguments, so a word in the first place is another command: `deltaic center gc`,
+`deltaic edge status`.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +35,19 @@ def _gc(argv: Sequence[str]) -> int:
     return main(argv)
 
 
-_INSTEAD: dict[tuple[str, str], Callable[[Sequence[str]], int]] = {("center", "gc"): _gc}
+def _operate(command: str) -> Callable[[Sequence[str]], int]:
+    def operate(argv: Sequence[str]) -> int:
+        from cli.edge import main
+
+        return main(command, argv)
+
+    return operate
+
+
+_INSTEAD: dict[tuple[str, str], Callable[[Sequence[str]], int]] = {
+    ("center", "gc"): _gc,
+    **{("edge", word): _operate(word) for word in ("status", "drain", "reload")},
+}
 
 
 def _command(role: str, run: Callable[[Sequence[str]], int]) -> Callable[[typer.Context], None]:
@@ -53,7 +66,11 @@ def register(app: typer.Typer) -> None:
             _center,
             "Run a center: it keeps models, versions and channels, and answers what edges cannot; center gc frees.",
         ),
-        ("edge", _edge, "Run an edge: it follows channels, answers a branch's requests and feeds its devices."),
+        (
+            "edge",
+            _edge,
+            "Run an edge: it answers a branch and feeds its devices; edge status, drain, reload are for one that runs.",
+        ),
         (
             "device",
             _device,

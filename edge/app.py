@@ -1,20 +1,23 @@
 """The wiring of an edge: the only place where its parts are made and the only one that opens channels."""
 
 import asyncio
+import random
 import socket
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
 import structlog
 from prometheus_client import generate_latest
 
-from deltaic.engine.host import ModelHost
 from deltaic.engine.metrics import metrics_served, registry_of
 from deltaic.engine.placement.gpus import NvmlGpus
 from deltaic.engine.report import with_loads
+from deltaic.errors import DeltaicError
 from deltaic.gateway.gateway import Limits
 from deltaic.gateway.mounting import http_face
 from deltaic.names import RevisionName
@@ -22,7 +25,8 @@ from deltaic.rpc.channel import open_channel
 from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
 from deltaic.runtime.data_folder import own_data_folder, runtime_folder
-from deltaic.runtime.lifetime import beside
+from deltaic.runtime.lifetime import beside, on_hangup
+from deltaic.runtime.logs import set_level
 from deltaic.store.model_files import ModelFiles
 from deltaic.store.reading import ReadersInTurn
 from deltaic.transfer.channel_book import ChannelBook, ChannelState
@@ -30,6 +34,8 @@ from deltaic.transfer.content_servicer import ContentServicer
 from deltaic.transfer.deltas.keeping import DeltaKeeper
 from deltaic.transfer.deltas.service import DeltaService
 from deltaic.transfer.follow import BOOK_NAME, Follower
+from deltaic.transfer.rate_limit import RateLimit
+from deltaic.transfer.rate_schedule import RateSchedule
 from deltaic.transfer.settings import sources_of
 from deltaic.transfer.source import Source
 from deltaic.transfer.update import USUAL_LIMITS
@@ -56,9 +62,22 @@ from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer
 from edge.noted_answers import NotedAnswers
+from edge.operation.counts import Counts
+from edge.operation.desk import Desk
+from edge.operation.door import Door
+from edge.operation.health import Health, Readiness, readiness
+from edge.operation.metrics import EdgeCollector
+from edge.operation.peers import PeerSources
+from edge.operation.reload import Reload
+from edge.operation.status import Sources, hot_bytes, status_of
+from edge.operation.watches import CountedHost, LineWatch, LoadedWatch
 from edge.response_cache import ResponseCache
 from edge.response_settings import answer_bounds, cache_settings
 from edge.route import Target
+from edge.spool.delivery import Delivery
+from edge.spool.journal import STARTED, STOPPED, SWITCH_FAILED, SWITCHED, Journal
+from edge.spool.spool import Spool
+from edge.spool.tally import Tally
 from edge.statistics import RequestStatistics
 
 _log = structlog.get_logger(__name__)
@@ -96,12 +115,16 @@ class Edge:
             # Two connections: a model coming in does not hold up an answer.
             bulk = await stack.enter_async_context(open_channel(settings.center, node=self.node))
             calls = await stack.enter_async_context(open_channel(settings.center, node=self.node))
-            peers = [
-                (each, await stack.enter_async_context(open_channel(each, node=self.node))) for each in settings.peers
-            ]
-            sources = sources_of(bulk, f"center {settings.center}", peers, settings.fetch_rate)
+            counts, limit = Counts(), RateLimit(RateSchedule.parse(settings.fetch_rate))
+            peers = PeerSources(lambda each: open_channel(each, node=self.node), limit, counts)
+            stack.push_async_callback(peers.close)
+            sources = peers.beside(*sources_of(bulk, f"center {settings.center}", [], limit))
+            peers.use(settings.peers)
+            spool = await asyncio.to_thread(Spool, folder / "spool", settings.spool_bytes)
+            journal = Journal(spool)
+            await stack.enter_async_context(journal.running())
             files = await asyncio.to_thread(ModelFiles, folder / "models")
-            host = ModelHost(
+            host = CountedHost(
                 run,
                 settings.engine,
                 self.node,
@@ -109,6 +132,7 @@ class Edge:
                 log_level=settings.log_level,
                 adapters=settings.adapters or folder / "adapters",
             )
+            host.counts = counts
             stack.push_async_callback(host.close)
             registry = registry_of(host)
             self.metrics_port = await stack.enter_async_context(metrics_served(settings.metrics, registry))
@@ -118,7 +142,8 @@ class Edge:
                 DeltaService, folder / "deltas", settings.deltas_bytes, file_of(files), jobs=settings.delta_jobs
             )
             await stack.enter_async_context(deltas.running())
-            parts = _Parts(self, folder, files, host, bulk, calls, sources, deltas)
+            parts = _Parts(self, folder, files, host, bulk, calls, sources, _Own(deltas, journal, counts, limit, peers))
+            registry.register(parts.collector)
             stack.push_async_callback(parts.hot_set.close)
             if valkey is not None:
                 await stack.enter_async_context(valkey.running())
@@ -128,14 +153,17 @@ class Edge:
             limits = Limits(settings.request_seconds, settings.http_body_bytes)
             self.http_port = await stack.enter_async_context(
                 http_face(
-                    parts.answers,
+                    parts.door,
                     settings.http,
                     limits,
                     grace=settings.drain_seconds,
                     metrics=lambda: generate_latest(registry),
+                    health=lambda: parts.readiness().body(),
                 )
             )
+            await journal.record(STARTED, f"nodes/{self.node}", version=version("deltaic"))
             await stack.enter_async_context(parts.following())
+            await stack.enter_async_context(on_hangup(parts.desk.reload.signalled))
             self._say_ready(parts)
             yield self
 
@@ -152,6 +180,17 @@ class Edge:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What an edge keeps of itself, and what of its settings can change."""
+
+    deltas: DeltaService
+    journal: Journal
+    counts: Counts
+    limit: RateLimit
+    peers: PeerSources
+
+
 class _Parts:
     """All parts of a running edge, and what they tell each other."""
 
@@ -160,17 +199,18 @@ class _Parts:
         edge: Edge,
         folder: Path,
         files: ModelFiles,
-        host: ModelHost,
+        host: CountedHost,
         bulk: grpc.aio.Channel,
         calls: grpc.aio.Channel,
         sources: Sequence[Source],
-        deltas: DeltaService,
+        own: _Own,
     ) -> None:
         settings, node = edge.settings, edge.node
         self._node = node
         self._folder, self._host = folder, host
         self._followed = settings.followed
         self._advertise, self._listen = settings.advertise, settings.listen
+        deltas = own.deltas
         self._files, self._deltas, self._delta_history = files, deltas, settings.delta_history
         center = f"center {settings.center}"
         self._statistics = RequestStatistics()
@@ -197,8 +237,10 @@ class _Parts:
                 settings.engine.slots + settings.engine.queue,
             ),
             kept=lambda: frozenset(each for each in settings.pinned if self._mirror.held(each)),
-            on_change=self.index.changed,
+            on_change=self._hot_set_changed,
         )
+        self._own, self._stopping = own, False
+        self._loaded = LoadedWatch(self.hot_set.keys, own.counts, own.journal.note)
         self._follower = Follower(
             self._followed,
             bulk,
@@ -206,7 +248,7 @@ class _Parts:
             self._activate,
             data_dir=folder,
             upstream_name=center,
-            on_state=lambda _state: self._moved(),
+            on_state=self._moved,
             sources=sources,
             in_flight=settings.fetch_streams,
             limits=replace(USUAL_LIMITS, wait_seconds=settings.delta_wait),
@@ -215,15 +257,52 @@ class _Parts:
         self._mirror = Mirror(files, self._follower.held)
         self._reporter = Reporter(calls, center, every=settings.report_seconds)
         self._fleet = Fleet(node, self._report, self._reporter.changed)
-        coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
-        line = CenterLine(calls, center, coming)
-        answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
+        self._coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
+        self._line = CenterLine(calls, center, self._coming)
+        answers = Answers(self.hot_set, self._mirror, self._coming, self._line, self.index, self._statistics)
         self._cache = ResponseCache(cache_settings(settings, node), self.index, secret)
         self.answers = NotedAnswers(
             node, answers, self._cache, self._revision_of, self.index, self._prefixes, secret, self._statistics
         )
+        self._tally = Tally(own.journal.note)
+        self.door = Door(self.answers, node, own.counts, self._tally)
+        self._delivery = Delivery(calls, center, node, own.journal, random.random)
         self.server = Server(settings.listen)
-        self._register(InferenceServicer(self.answers, settings.request_seconds), settings.center)
+        self._operate(settings)
+        self._register(InferenceServicer(self.door, settings.request_seconds), settings.center)
+
+    def _operate(self, settings: EdgeSettings) -> None:
+        """The operator's part: health, status, metrics, reload."""
+        own, watch = self._own, LineWatch()
+        self.health = Health(self.readiness, self.server.set_serving, ["", _INFERENCE])
+        appliers = {
+            "channels": self._follow,
+            "fetch_rate": self._limit,
+            "hot_bytes": self._resize,
+            "log_level": self._log_from,
+            "peers": self._use_peers,
+        }
+        reload = Reload(settings, settings.again, appliers, own.journal.record)
+        parts = Sources(
+            report=self._report,
+            hot=self.hot_set,
+            held=self._files_held,
+            followed=lambda: self._followed,
+            door=self.door,
+            readiness=self.readiness,
+            counts=own.counts,
+            line=watch,
+            spool=own.journal.spool,
+            upstream=f"center {settings.center}",
+            address=settings.center,
+            started=time.time(),
+        )
+        self.desk = Desk(
+            self.door, self.health, own.journal, reload, lambda: status_of(parts), lambda: watch.look(self._line_up())
+        )
+        self.collector = EdgeCollector(
+            own.counts, own.journal.spool, lambda: self._gauges(watch), lambda: self.index.errors
+        )
 
     def _register(self, inference: InferenceServicer, center: str) -> None:
         add = self.server.add
@@ -232,27 +311,35 @@ class _Parts:
         add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, _INFERENCE)
         add(content_pb2_grpc.add_ContentServiceServicer_to_server, content, _CONTENT)
         add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, registry, _REGISTRY)
-        add(fleet_pb2_grpc.add_FleetServiceServicer_to_server, FleetServicer(self._fleet), _FLEET)
+        add(fleet_pb2_grpc.add_FleetServiceServicer_to_server, FleetServicer(self._fleet, self.desk), _FLEET)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Serve what is held, keep it current, and report, until the context ends."""
-        await self.server.set_serving(True, ["", _CONTENT, _REGISTRY, _FLEET])
+        await self.server.set_serving(True, [_CONTENT, _REGISTRY, _FLEET])
         book = ChannelBook(self._folder / BOOK_NAME, self._followed)
         await asyncio.to_thread(book.load)
         for record in book.records.values():
             self._mirror.learn(record.states())
-        if not self._followed:
-            await self.server.set_serving(True, [_INFERENCE])
+        await self.health.update()
         await self._follower.restore()
         async with (
             tended(self.hot_set, self._folder, self._prefetch_seconds),
-            beside(self._follower.follow(), self._reporter.run(self._fleet.reports)),
+            beside(
+                self._follower.follow(),
+                self._reporter.run(self._fleet.reports),
+                self.desk.run(),
+                self._tally.run(),
+                self._delivery.run(),
+            ),
         ):
             try:
                 yield
             finally:
+                self._stopping = True
                 await self.server.set_serving(False)
+                self._tally.flush()
+                await self._own.journal.record(STOPPED, f"nodes/{self._node}")
                 self._mirror.close()
                 self._deltas.maker.stop_waiting()
 
@@ -283,12 +370,73 @@ class _Parts:
         return self.hot_set.keys().get(str(target)) or self._mirror.held(target)
 
     async def _activate(self, state: ChannelState, path: Path, manifest: Manifest) -> None:
-        await self.hot_set.pin(state.channel, state.revision, path, manifest.size)
-        await self.server.set_serving(True, [_INFERENCE])
+        before = self.hot_set.keys().get(str(state.channel))
+        facts = {"revision": str(state.revision), "previous_revision": str(before or "")}
+        await self._own.journal.record(SWITCHED, str(state.channel), **facts)
+        try:
+            await self.hot_set.pin(state.channel, state.revision, path, manifest.size)
+        except DeltaicError as error:
+            self._own.journal.note(SWITCH_FAILED, str(state.channel), reason=error.reason, **facts)
+            raise
+        await self.health.update()
         self._deltas.want(earlier(self._files, manifest)[: self._delta_history], manifest)
 
-    def _moved(self) -> None:
+    def readiness(self) -> Readiness:
+        """Whether requests should come here."""
+        return readiness(self._followed, self.hot_set.loaded, draining=self.door.draining, stopping=self._stopping)
+
+    def _line_up(self) -> bool:
+        """Whether the center is heard: by the watch, or, where nothing is followed, by the connection."""
+        return self._follower.online if self._followed else self._line.up
+
+    def _files_held(self) -> dict[RevisionName, int]:
+        names = (RevisionName.parse(revision.name) for revision in self._mirror.revisions())
+        return {name: found.size for name in names if (found := self._mirror.manifest(name)) is not None}
+
+    def _gauges(self, line: LineWatch) -> dict[str, float]:
+        """Numbers of other parts, for any thread."""
+        return {
+            "hot_bytes": hot_bytes(self.hot_set),
+            "hot_budget_bytes": self.hot_set.budget.ram,
+            "loaded_models": len(set(self.hot_set.keys().values())),
+            "held_models": len(self._mirror.revisions()),
+            "in_flight": self.door.in_flight,
+            "serving": self.readiness().serving,
+            "draining": self.door.draining,
+            "line_up": bool(line.up),
+            "devices": self._fleet.devices,
+        }
+
+    async def _follow(self, settings: EdgeSettings) -> None:
+        gone = await self._follower.change(settings.followed)
+        self._followed = settings.followed
+        self._coming.follow(self._followed)
+        for channel in gone:
+            await self.hot_set.unpin(channel)
+        await self._follower.tidy()
+        self._moved()
+        await self.health.update()
+
+    async def _limit(self, settings: EdgeSettings) -> None:
+        self._own.limit.change(RateSchedule.parse(settings.fetch_rate))
+
+    async def _resize(self, settings: EdgeSettings) -> None:
+        await self.hot_set.resize(settings.hot_bytes)
+
+    async def _log_from(self, settings: EdgeSettings) -> None:
+        set_level(settings.log_level)
+
+    async def _use_peers(self, settings: EdgeSettings) -> None:
+        self._own.peers.use(settings.peers)
+
+    def _hot_set_changed(self) -> None:
+        self._loaded.look()
+        self.index.changed()
+
+    def _moved(self, state: fleet_pb2.ModelState | None = None) -> None:
         """A channel is in another phase, or an update has come further."""
+        if state is not None and state.phase == state.PHASE_READY:
+            self._own.counts.updated(state)
         self._mirror.changed()
         self.hot_set.let_go_of_removed()
         self._cache.keep_only(self._held() | set(self.hot_set.keys().values()))

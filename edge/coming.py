@@ -24,6 +24,10 @@ class Coming:
         self._states = states
         self._online = online
 
+    def follow(self, followed: Collection[ChannelName]) -> None:
+        """These are followed from now on."""
+        self._followed = frozenset(followed)
+
     def __call__(self, target: Target) -> str | None:
         """How far it is; None for what is no followed channel."""
         if target not in self._followed:

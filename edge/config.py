@@ -149,6 +149,12 @@ class EdgeSettings(NodeSettings):
     )
     request_seconds: float = Field(120.0, gt=0, description="Deadline of a request that comes without one.")
     report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the center: counts, no content.")
+    spool_bytes: ByteSize = Field(
+        ByteSize(64 << 20),
+        ge=1 << 20,
+        description="Bytes of disk for what this edge's audit has to say while the center is away, in DATA_DIR/spool; "
+        "when they are full, what is new is counted and no longer kept.",
+    )
     drain_seconds: float = Field(10.0, ge=0, description="Seconds that running answers have when the edge stops.")
     adapters: Path | None = Field(
         None,

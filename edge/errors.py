@@ -12,6 +12,7 @@ Unavailable
 ├── CenterUnreachable     only the center could answer, and the line is cut
 ├── NotCompleteYet        a channel that this edge follows, whose first revision is still coming
 ├── EdgeStopping          this edge shuts down: ask again
+├── EdgeDraining          this edge takes no new requests: ask another
 └── IndexUnreachable      the index does not answer at start
 DeadlineExceeded
 └── NoTimeLeft            the deadline passed before anything could begin
@@ -53,6 +54,10 @@ class NotCompleteYet(Unavailable):
 
 class EdgeStopping(Unavailable):
     reason = "EDGE_STOPPING"
+
+
+class EdgeDraining(Unavailable):
+    reason = "EDGE_DRAINING"
 
 
 class IndexUnreachable(Unavailable):

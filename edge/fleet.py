@@ -21,6 +21,11 @@ class Fleet:
         self._on_change = on_change
         self._devices: dict[str, fleet_pb2.NodeReport] = {}
 
+    @property
+    def devices(self) -> int:
+        """How many have reported here."""
+        return len(self._devices)
+
     def record(self, reports: Sequence[fleet_pb2.NodeReport]) -> None:
         """Keep these; of too many devices the one longest unheard of is forgotten. Raises InvalidArgument."""
         if len(reports) > MAX_REPORTS:

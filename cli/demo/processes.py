@@ -13,6 +13,8 @@ from cli.fleet import is_serving
 from deltaic.errors import DeltaicError, Unavailable
 
 _START_SECONDS = 60.0
+_UP = {"edge": "deltaic.v1.ContentService"}
+"""Whose health says that a node is up: an edge as a whole serves only once a channel is answered."""
 _STOP_SECONDS = 30.0
 
 
@@ -80,7 +82,7 @@ class Node:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self.process.returncode is None:
             try:
-                if await is_serving(self.address):
+                if await is_serving(self.address, _UP.get(self.role, "")):
                     return
             except DeltaicError:
                 await asyncio.sleep(0.1)

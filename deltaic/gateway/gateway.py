@@ -19,7 +19,7 @@ from deltaic.gateway.embeddings import Embeddings
 from deltaic.gateway.errors import ForeignHost, GatewayStopping, MethodNotAllowed, NoSuchRoute
 from deltaic.gateway.exchange import Exchange
 from deltaic.gateway.generating import Completions
-from deltaic.gateway.listing import Listing
+from deltaic.gateway.listing import Health, Listing
 from deltaic.rpc.context import caller, enter_call
 from deltaic.trust.identity import Authenticator, OpenNetwork
 from deltaic.trust.roles import authorize
@@ -52,6 +52,7 @@ class Gateway:
         limits: Limits | None = None,
         *,
         metrics: Callable[[], bytes] | None = None,
+        health: Health | None = None,
         authenticator: Authenticator | None = None,
         this_machine_only: bool = False,
     ) -> None:
@@ -64,7 +65,11 @@ class Gateway:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
-        self._router = Router(_routes(answering, self._limits, metrics), redirect_slashes=False, default=_no_route)
+        self._router = Router(
+            _routes(Listing(answering, metrics, health), answering, self._limits),
+            redirect_slashes=False,
+            default=_no_route,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Only HTTP comes here: the server is told to speak nothing else."""
@@ -146,10 +151,9 @@ class _Endpoint:
         await self._serve(exchange)
 
 
-def _routes(answering: Answering, limits: Limits, metrics: Callable[[], bytes] | None) -> list[Route]:
+def _routes(listing: Listing, answering: Answering, limits: Limits) -> list[Route]:
     completions = Completions(answering, limits.body_bytes)
     embeddings = Embeddings(answering, limits.body_bytes)
-    listing = Listing(answering, metrics)
     table: list[tuple[str, str, Serve, str]] = [
         ("POST", "/v1/chat/completions", completions.chat, "Generate"),
         ("POST", "/v1/completions", completions.text, "Generate"),

@@ -10,16 +10,22 @@ from deltaic.gateway.exchange import Exchange
 from deltaic.gateway.model_names import resolve, shown
 from deltaic.v1 import inference_pb2 as pb
 
+Health = Callable[[], dict[str, object]]
+"""The body of /healthz; its `status` is "ok" when a load balancer should send requests."""
+
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Listing:
     """What is asked with GET."""
 
-    def __init__(self, answering: Answering, metrics: Callable[[], bytes] | None = None) -> None:
-        """`metrics` writes Prometheus' text format."""
+    def __init__(
+        self, answering: Answering, metrics: Callable[[], bytes] | None = None, health: Health | None = None
+    ) -> None:
+        """`metrics` writes Prometheus' text format; `health` says more than that the node answers."""
         self._answering = answering
         self._metrics = metrics
+        self._health = health
         self._since = int(time.time())
 
     async def models(self, exchange: Exchange) -> None:
@@ -37,7 +43,11 @@ class Listing:
         raise ModelNotListed(f"{full} is not served by this node", hint="GET /v1/models lists what is")
 
     async def health(self, exchange: Exchange) -> None:
-        """200 when the node behind this gateway answers. Raises what it has against that."""
+        """200 when the node behind this gateway answers, 503 and why when it should not be asked. Raises as it does."""
+        if self._health is not None:
+            body = self._health()
+            await exchange.answer(200 if body["status"] == "ok" else 503, _json(body))
+            return
         await self._answering.list_models(exchange.seconds)
         await exchange.answer(200, _json({"status": "ok"}))
 

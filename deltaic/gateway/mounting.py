@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from deltaic.gateway.answering import Answering
 from deltaic.gateway.gateway import Gateway, Limits
+from deltaic.gateway.listing import Health
 from deltaic.gateway.server import HttpServer, is_this_machine
 
 
@@ -16,6 +17,7 @@ async def http_face(
     *,
     grace: float,
     metrics: Callable[[], bytes] | None = None,
+    health: Health | None = None,
 ) -> AsyncIterator[int]:
     """Serve HTTP until the context ends; the port. Does nothing, and gives 0, when `listen` is empty.
 
@@ -24,6 +26,6 @@ async def http_face(
     if not listen:
         yield 0
         return
-    gateway = Gateway(answering, limits, metrics=metrics, this_machine_only=is_this_machine(listen))
+    gateway = Gateway(answering, limits, metrics=metrics, health=health, this_machine_only=is_this_machine(listen))
     async with HttpServer(gateway, listen).running(grace=grace) as server:
         yield server.port

@@ -69,6 +69,29 @@ async def beside(*endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         raise errors.exceptions[0] from None
 
 
+@asynccontextmanager
+async def on_hangup(act: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Do this at every SIGHUP until the context ends; outside of a main thread no signal comes, and nothing is done."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def signalled() -> None:
+        task = loop.create_task(act(), name="hangup")
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    try:
+        loop.add_signal_handler(signal.SIGHUP, signalled)
+    except (RuntimeError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _serve(role: str, running: Callable[[], AbstractAsyncContextManager[object]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

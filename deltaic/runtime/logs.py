@@ -31,9 +31,10 @@ def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
         else structlog.dev.ConsoleRenderer(pad_event_to=34, exception_formatter=structlog.dev.plain_traceback)
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        # Loggers are made once; which level counts is asked each time, so that it can change while a node runs.
+        wrapper_class=structlog.make_filtering_bound_logger("debug"),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -49,10 +50,15 @@ def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    set_level(level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_a_lost_client)
+
+
+def set_level(level: str) -> None:
+    """Log this and what is worse from now on."""
+    logging.getLogger().setLevel(level.upper())
 
 
 def _is_not_a_lost_client(record: logging.LogRecord) -> bool:

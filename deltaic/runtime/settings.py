@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -51,6 +51,8 @@ class NodeSettings(BaseSettings):
     metrics: str = Field(
         "", description="Address where Prometheus reads metrics, HOST:PORT, like 127.0.0.1:9101; empty is off."
     )
+
+    _origin: tuple[tuple[str, ...], str] | None = PrivateAttr(None)
 
     @field_validator("metrics")
     @classmethod
@@ -91,15 +93,25 @@ class NodeSettings(BaseSettings):
             flags: CliSettingsSource[_Parser] = CliSettingsSource(cls, root_parser=parser, cli_parse_args=rest)
             if prefix and (unknown := unknown_variable(os.environ, prefix, cls.model_fields)):
                 raise BadSettings(unknown, hint=f"see {prog} --help")
-            return cls(_cli_settings_source=flags)
+            made = cls(_cli_settings_source=flags)
+            made._origin = (tuple(argv), prog)
         except ValidationError as error:
             raise BadSettings(what_is_wrong(error), hint=f"see {prog} --help") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise BadSettings(f"{config}: {error}", hint="it must be a TOML file, see examples/settings") from None
         except SettingsError as error:
             raise BadSettings(str(error), hint=f"see {prog} --help") from None
+        else:
+            return made
         finally:
             _toml_file.reset(token)
+
+    def again(self) -> Self:
+        """Read the same flags, variables and file as `load` did, which may say other things now. Raises BadSettings."""
+        if self._origin is None:
+            raise BadSettings("these settings were made by a program", hint="there is no file to read again")
+        argv, prog = self._origin
+        return self.load(argv, prog=prog)
 
     @classmethod
     def settings_customise_sources(

@@ -109,6 +109,10 @@ class ChannelBook:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._path, content)
 
+    def follow(self, channels: Iterable[ChannelName]) -> None:
+        """These are followed from now on; what is remembered of the others goes."""
+        self.records = {channel: self.records.get(channel, Record()) for channel in channels}
+
     def aim(self, state: ChannelState) -> None:
         """The channel has moved."""
         self.records[state.channel].target = state

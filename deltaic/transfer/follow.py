@@ -6,6 +6,7 @@ commits and switches, while the old revision goes on serving. Offline is a norma
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -73,20 +74,21 @@ class Follower:
             limits=limits,
             keeper=keeper,
         )
-        self._pursuits = {
-            channel: Pursuit(
-                channel,
-                self._obtainer,
-                activate,
-                on_aim=self._aimed,
-                on_switched=self._switched,
-                on_full_disk=self._make_room,
-                on_state=on_state or (lambda _state: None),
-                retry=retry,
-            )
-            for channel in channels
-        }
-        self._watch = ChannelWatch(upstream, upstream_name, channels, self._heard, retry=retry)
+        self._pursue = partial(
+            Pursuit,
+            obtainer=self._obtainer,
+            activate=activate,
+            on_aim=self._aimed,
+            on_switched=self._switched,
+            on_full_disk=self._make_room,
+            on_state=on_state or (lambda _state: None),
+            retry=retry,
+        )
+        self._pursuits = {channel: self._pursue(channel) for channel in channels}
+        self._listen = partial(ChannelWatch, upstream, upstream_name, on_channel=self._heard, retry=retry)
+        self._watch = self._listen(channels=channels)
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[ChannelName | None, asyncio.Task[None]] = {}
 
     @property
     def online(self) -> bool:
@@ -123,13 +125,43 @@ class Follower:
 
     async def follow(self) -> None:
         """Keep every channel current until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch.run())
-            for pursuit in self._pursuits.values():
-                tasks.create_task(pursuit.run())
+        async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(asyncio.Event().wait())  # a group that is empty for a moment takes no more tasks
+            self._tasks[None] = self._group.create_task(self._watch.run())
+            for channel, pursuit in self._pursuits.items():
+                self._tasks[channel] = self._group.create_task(pursuit.run())
+
+    async def change(self, channels: Sequence[ChannelName]) -> list[ChannelName]:
+        """Follow these from now on; those that are followed no longer. Call it while `follow` runs.
+
+        The files of channels that go stay until `tidy`, unless another channel needs them.
+        """
+        assert self._group is not None, "follow runs"
+        gone = [channel for channel in self._pursuits if channel not in channels]
+        for channel in (None, *gone):
+            task = self._tasks.pop(channel)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        for channel in gone:
+            del self._pursuits[channel]
+        new = [channel for channel in channels if channel not in self._pursuits]
+        self._book.follow(channels)
+        for channel in new:
+            self._pursuits[channel] = self._pursue(channel)
+            self._tasks[channel] = self._group.create_task(self._pursuits[channel].run())
+        online, self._watch = self._watch.online, self._listen(channels=channels)
+        self._watch.online = online
+        self._tasks[None] = self._group.create_task(self._watch.run())
+        await self._save()
+        return gone
+
+    async def tidy(self) -> None:
+        """Remove the files of channels that are followed no longer."""
+        await self._remove_unneeded()
 
     def _heard(self, state: ChannelState) -> None:
-        self._pursuits[state.channel].aim(state)
+        if state.channel in self._pursuits:
+            self._pursuits[state.channel].aim(state)
 
     async def _aimed(self, state: ChannelState) -> None:
         self._book.aim(state)

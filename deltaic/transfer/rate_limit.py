@@ -66,6 +66,10 @@ class RateLimit:
         """Bytes a second at this time of day; None is unlimited."""
         return self._schedule.rate_at(self._time_of_day())
 
+    def change(self, schedule: RateSchedule) -> None:
+        """From now on this is the limit, for what is on its way, too."""
+        self._schedule = schedule
+
     def take(self, count: int) -> int:
         """Bytes have come; the ticket to wait with. With none it asks whether more may come now."""
         return self._bucket.take(count)

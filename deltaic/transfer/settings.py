@@ -35,9 +35,14 @@ FetchStreams = Annotated[int, Field(ge=1, le=64)]
 
 
 def sources_of(
-    upstream: grpc.aio.Channel, name: str, peers: Iterable[tuple[str, grpc.aio.Channel]], rate: str
+    upstream: grpc.aio.Channel, name: str, peers: Iterable[tuple[str, grpc.aio.Channel]], rate: str | RateLimit
 ) -> list[Source]:
     """Upstream and peers, under one limit; `name` says upstream to people, `peers` are addresses and channels."""
-    limit = RateLimit(RateSchedule.parse(rate))
-    others = [GrpcSource(each, f"edge {at}", idle_timeout=_PEER_IDLE_SECONDS, limit=limit) for at, each in peers]
+    limit = rate if isinstance(rate, RateLimit) else RateLimit(RateSchedule.parse(rate))
+    others = [peer_source(at, each, limit) for at, each in peers]
     return [GrpcSource(upstream, name, limit=limit), *others]
+
+
+def peer_source(address: str, channel: grpc.aio.Channel, limit: RateLimit) -> Source:
+    """Another node that may hold what is wanted, under the node's limit."""
+    return GrpcSource(channel, f"edge {address}", idle_timeout=_PEER_IDLE_SECONDS, limit=limit)

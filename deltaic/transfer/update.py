@@ -57,7 +57,8 @@ class Obtainer:
     ) -> None:
         """The first of `sources` is the node that `upstream` leads to: it plans, and deltas come from it.
 
-        Those that came are kept by `keeper`.
+        `sources` may change; each update uses those that there are when it begins to fetch. Deltas that
+        came are kept by `keeper`.
         """
         self.files = files
         self._sources = sources
@@ -96,7 +97,7 @@ class Obtainer:
                 progress.whole(held.manifest)
                 return held
             deltas = await self._plan(state)
-            manifest, wire_bytes = await fetch_manifest(self._sources, state.manifest, retry=self._retry)
+            manifest, wire_bytes = await fetch_manifest(tuple(self._sources), state.manifest, retry=self._retry)
             progress.described(manifest, wire_bytes)
             staging = await in_thread(self.files.stage, manifest)
             try:
@@ -115,7 +116,7 @@ class Obtainer:
         if deltas:
             await self._walk(staging, deltas, progress)
         fetch = Fetch(
-            staging, self._sources, in_flight=self._in_flight, on_progress=progress.advanced, retry=self._retry
+            staging, tuple(self._sources), in_flight=self._in_flight, on_progress=progress.advanced, retry=self._retry
         )
         progress.fetching(lambda: fetch.stats)
         await fetch.run()

@@ -31,6 +31,10 @@ METHOD_ROLES: dict[str, frozenset[Role]] = {
     "/deltaic.v1.WorkerService/UnloadAdapter": frozenset({Role.NODE}),
     "/deltaic.v1.FleetService/Report": frozenset({Role.NODE}),
     "/deltaic.v1.FleetService/ListNodes": frozenset({Role.OPERATOR, Role.AUDITOR}),
+    "/deltaic.v1.FleetService/GetNode": frozenset({Role.OPERATOR, Role.AUDITOR}),
+    "/deltaic.v1.FleetService/DrainNode": frozenset({Role.OPERATOR}),
+    "/deltaic.v1.FleetService/ReloadNode": frozenset({Role.OPERATOR}),
+    "/deltaic.v1.AuditService/Append": frozenset({Role.NODE}),
     "/deltaic.v1.AuditService/ListEntries": frozenset({Role.OPERATOR, Role.AUDITOR}),
     "/deltaic.v1.AuditService/ProveEntry": frozenset({Role.OPERATOR, Role.AUDITOR}),
 }

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65ltaic/v1/audit.proto\x12\ndeltaic.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x02\n\nAuditEntry\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x34\n\x07\x64\x65tails\x18\x06 \x03(\x0b\x32#.deltaic.v1.AuditEntry.DetailsEntry\x12\x15\n\rprevious_hash\x18\x07 \x01(\x0c\x12\x0c\n\x04hash\x18\x08 \x01(\x0c\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x12ListEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x13ListEntriesResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.deltaic.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x11ProveEntryRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x15\n\rhead_sequence\x18\x02 \x01(\x04\";\n\x12ProveEntryResponse\x12%\n\x05\x63hain\x18\x01 \x03(\x0b\x32\x16.deltaic.v1.AuditEntry2\xab\x01\n\x0c\x41uditService\x12N\n\x0bListEntries\x12\x1e.deltaic.v1.ListEntriesRequest\x1a\x1f.deltaic.v1.ListEntriesResponse\x12K\n\nProveEntry\x12\x1d.deltaic.v1.ProveEntryRequest\x1a\x1e.deltaic.v1.ProveEntryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65ltaic/v1/audit.proto\x12\ndeltaic.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x02\n\nAuditEntry\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x34\n\x07\x64\x65tails\x18\x06 \x03(\x0b\x32#.deltaic.v1.AuditEntry.DetailsEntry\x12\x15\n\rprevious_hash\x18\x07 \x01(\x0c\x12\x0c\n\x04hash\x18\x08 \x01(\x0c\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd4\x01\n\x0cSpooledEntry\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x36\n\x07\x64\x65tails\x18\x05 \x03(\x0b\x32%.deltaic.v1.SpooledEntry.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"p\n\rAppendRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05spool\x18\x02 \x01(\t\x12)\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x18.deltaic.v1.SpooledEntry\x12\x17\n\x0foldest_sequence\x18\x04 \x01(\x04\"\'\n\x0e\x41ppendResponse\x12\x15\n\rlast_sequence\x18\x01 \x01(\x04\";\n\x12ListEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x13ListEntriesResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.deltaic.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x11ProveEntryRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x15\n\rhead_sequence\x18\x02 \x01(\x04\";\n\x12ProveEntryResponse\x12%\n\x05\x63hain\x18\x01 \x03(\x0b\x32\x16.deltaic.v1.AuditEntry2\xec\x01\n\x0c\x41uditService\x12?\n\x06\x41ppend\x12\x19.deltaic.v1.AppendRequest\x1a\x1a.deltaic.v1.AppendResponse\x12N\n\x0bListEntries\x12\x1e.deltaic.v1.ListEntriesRequest\x1a\x1f.deltaic.v1.ListEntriesResponse\x12K\n\nProveEntry\x12\x1d.deltaic.v1.ProveEntryRequest\x1a\x1e.deltaic.v1.ProveEntryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUDITENTRY_DETAILSENTRY']._loaded_options = None
   _globals['_AUDITENTRY_DETAILSENTRY']._serialized_options = b'8\001'
+  _globals['_SPOOLEDENTRY_DETAILSENTRY']._loaded_options = None
+  _globals['_SPOOLEDENTRY_DETAILSENTRY']._serialized_options = b'8\001'
   _globals['_AUDITENTRY']._serialized_start=72
   _globals['_AUDITENTRY']._serialized_end=332
   _globals['_AUDITENTRY_DETAILSENTRY']._serialized_start=286
   _globals['_AUDITENTRY_DETAILSENTRY']._serialized_end=332
-  _globals['_LISTENTRIESREQUEST']._serialized_start=334
-  _globals['_LISTENTRIESREQUEST']._serialized_end=393
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=395
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=482
-  _globals['_PROVEENTRYREQUEST']._serialized_start=484
-  _globals['_PROVEENTRYREQUEST']._serialized_end=544
-  _globals['_PROVEENTRYRESPONSE']._serialized_start=546
-  _globals['_PROVEENTRYRESPONSE']._serialized_end=605
-  _globals['_AUDITSERVICE']._serialized_start=608
-  _globals['_AUDITSERVICE']._serialized_end=779
+  _globals['_SPOOLEDENTRY']._serialized_start=335
+  _globals['_SPOOLEDENTRY']._serialized_end=547
+  _globals['_SPOOLEDENTRY_DETAILSENTRY']._serialized_start=286
+  _globals['_SPOOLEDENTRY_DETAILSENTRY']._serialized_end=332
+  _globals['_APPENDREQUEST']._serialized_start=549
+  _globals['_APPENDREQUEST']._serialized_end=661
+  _globals['_APPENDRESPONSE']._serialized_start=663
+  _globals['_APPENDRESPONSE']._serialized_end=702
+  _globals['_LISTENTRIESREQUEST']._serialized_start=704
+  _globals['_LISTENTRIESREQUEST']._serialized_end=763
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=765
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=852
+  _globals['_PROVEENTRYREQUEST']._serialized_start=854
+  _globals['_PROVEENTRYREQUEST']._serialized_end=914
+  _globals['_PROVEENTRYRESPONSE']._serialized_start=916
+  _globals['_PROVEENTRYRESPONSE']._serialized_end=975
+  _globals['_AUDITSERVICE']._serialized_start=978
+  _globals['_AUDITSERVICE']._serialized_end=1214
 # @@protoc_insertion_point(module_scope)

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible;
-    nothing writes it over the network.
+    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible, and an
+    edge delivers its own to the center's.
     """
 
     def __init__(self, channel):
@@ -36,6 +36,11 @@ class AuditServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Append = channel.unary_unary(
+                '/deltaic.v1.AuditService/Append',
+                request_serializer=deltaic_dot_v1_dot_audit__pb2.AppendRequest.SerializeToString,
+                response_deserializer=deltaic_dot_v1_dot_audit__pb2.AppendResponse.FromString,
+                _registered_method=True)
         self.ListEntries = channel.unary_unary(
                 '/deltaic.v1.AuditService/ListEntries',
                 request_serializer=deltaic_dot_v1_dot_audit__pb2.ListEntriesRequest.SerializeToString,
@@ -49,9 +54,19 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible;
-    nothing writes it over the network.
+    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible, and an
+    edge delivers its own to the center's.
     """
+
+    def Append(self, request, context):
+        """Append takes entries that a node has spooled on its disk, in their order, each once in effect: what is known already
+        is dropped, and a gap is refused unless the node says that it has nothing older.
+        Errors: INVALID_ARGUMENT (no node or spool name, an action that is not a node's, an entry that is too large, sequences
+        that do not rise by one), OUT_OF_RANGE (a gap; the metadata `expected` says which sequence is next).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def ListEntries(self, request, context):
         """ListEntries lists entries, oldest first.
@@ -73,6 +88,11 @@ class AuditServiceServicer:
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Append': grpc.unary_unary_rpc_method_handler(
+                    servicer.Append,
+                    request_deserializer=deltaic_dot_v1_dot_audit__pb2.AppendRequest.FromString,
+                    response_serializer=deltaic_dot_v1_dot_audit__pb2.AppendResponse.SerializeToString,
+            ),
             'ListEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEntries,
                     request_deserializer=deltaic_dot_v1_dot_audit__pb2.ListEntriesRequest.FromString,
@@ -92,9 +112,36 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible;
-    nothing writes it over the network.
+    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible, and an
+    edge delivers its own to the center's.
     """
+
+    @staticmethod
+    def Append(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaic.v1.AuditService/Append',
+            deltaic_dot_v1_dot_audit__pb2.AppendRequest.SerializeToString,
+            deltaic_dot_v1_dot_audit__pb2.AppendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListEntries(request,

@@ -27,14 +27,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible;
-    nothing writes it over the network.
+    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible, and an
+    edge delivers its own to the center's.
     """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
+    Append: _grpc.UnaryUnaryMultiCallable[_audit_pb2.AppendRequest, _audit_pb2.AppendResponse]
+    """Append takes entries that a node has spooled on its disk, in their order, each once in effect: what is known already
+    is dropped, and a gap is refused unless the node says that it has nothing older.
+    Errors: INVALID_ARGUMENT (no node or spool name, an action that is not a node's, an entry that is too large, sequences
+    that do not rise by one), OUT_OF_RANGE (a gap; the metadata `expected` says which sequence is next).
+    """
     ListEntries: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListEntriesRequest, _audit_pb2.ListEntriesResponse]
     """ListEntries lists entries, oldest first.
     Errors: INVALID_ARGUMENT (bad page token or page size).
@@ -47,11 +53,17 @@ class AuditServiceStub:
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible;
-    nothing writes it over the network.
+    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible, and an
+    edge delivers its own to the center's.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    Append: _aio.UnaryUnaryMultiCallable[_audit_pb2.AppendRequest, _audit_pb2.AppendResponse]  # type: ignore[assignment]
+    """Append takes entries that a node has spooled on its disk, in their order, each once in effect: what is known already
+    is dropped, and a gap is refused unless the node says that it has nothing older.
+    Errors: INVALID_ARGUMENT (no node or spool name, an action that is not a node's, an entry that is too large, sequences
+    that do not rise by one), OUT_OF_RANGE (a gap; the metadata `expected` says which sequence is next).
+    """
     ListEntries: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListEntriesRequest, _audit_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """ListEntries lists entries, oldest first.
     Errors: INVALID_ARGUMENT (bad page token or page size).
@@ -63,9 +75,21 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible;
-    nothing writes it over the network.
+    """AuditService reads the log of decisions. A node writes its own log before the effect of a decision is visible, and an
+    edge delivers its own to the center's.
     """
+
+    @_abc_1.abstractmethod
+    def Append(
+        self,
+        request: _audit_pb2.AppendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.AppendResponse, _abc.Awaitable[_audit_pb2.AppendResponse]]:
+        """Append takes entries that a node has spooled on its disk, in their order, each once in effect: what is known already
+        is dropped, and a gap is refused unless the node says that it has nothing older.
+        Errors: INVALID_ARGUMENT (no node or spool name, an action that is not a node's, an entry that is too large, sequences
+        that do not rise by one), OUT_OF_RANGE (a gap; the metadata `expected` says which sequence is next).
+        """
 
     @_abc_1.abstractmethod
     def ListEntries(

@@ -378,3 +378,445 @@ class ListNodesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListNodesResponse: _TypeAlias = ListNodesResponse  # noqa: Y015
+
+@_typing.final
+class GetNodeRequest(_message.Message):
+    """GetNodeRequest asks the node that is called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNodeRequest: _TypeAlias = GetNodeRequest  # noqa: Y015
+
+@_typing.final
+class GetNodeResponse(_message.Message):
+    """GetNodeResponse is how it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___NodeStatus:
+        """The node."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___NodeStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNodeResponse: _TypeAlias = GetNodeResponse  # noqa: Y015
+
+@_typing.final
+class NodeStatus(_message.Message):
+    """NodeStatus is how an edge is, in full."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    HOT_BYTES_FIELD_NUMBER: _builtins.int
+    HOT_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    PLACES_FIELD_NUMBER: _builtins.int
+    FETCHED_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    SPOOL_FIELD_NUMBER: _builtins.int
+    serving: _builtins.bool
+    """Whether a load balancer should send requests here."""
+    draining: _builtins.bool
+    """Whether it was told to drain."""
+    in_flight: _builtins.int
+    """Requests that are being answered."""
+    hot_bytes: _builtins.int
+    """Bytes of memory that loaded models take."""
+    hot_budget_bytes: _builtins.int
+    """Bytes of memory that they may take."""
+    @_builtins.property
+    def report(self) -> Global___NodeReport:
+        """As it reports itself to the center, with the load of its workers."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it started."""
+
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why not; empty when it should."""
+
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldModel]:
+        """Models on its disk."""
+
+    @_builtins.property
+    def places(self) -> Global___PlaceCounts:
+        """Where requests were answered, since the start."""
+
+    @_builtins.property
+    def fetched(self) -> Global___FetchCounts:
+        """What came over lines, since the start."""
+
+    @_builtins.property
+    def line(self) -> Global___LineStatus:
+        """The line to the center."""
+
+    @_builtins.property
+    def spool(self) -> Global___SpoolStatus:
+        """Entries that wait for the center."""
+
+    def __init__(
+        self,
+        *,
+        report: Global___NodeReport | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        serving: _builtins.bool = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+        draining: _builtins.bool = ...,
+        in_flight: _builtins.int = ...,
+        held: _abc.Iterable[Global___HeldModel] | None = ...,
+        hot_bytes: _builtins.int = ...,
+        hot_budget_bytes: _builtins.int = ...,
+        places: Global___PlaceCounts | None = ...,
+        fetched: Global___FetchCounts | None = ...,
+        line: Global___LineStatus | None = ...,
+        spool: Global___SpoolStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fetched", b"fetched", "line", b"line", "places", b"places", "report", b"report", "spool", b"spool", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "fetched", b"fetched", "held", b"held", "hot_budget_bytes", b"hot_budget_bytes", "hot_bytes", b"hot_bytes", "in_flight", b"in_flight", "line", b"line", "places", b"places", "reasons", b"reasons", "report", b"report", "serving", b"serving", "spool", b"spool", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class HeldModel(_message.Message):
+    """HeldModel is a revision on the disk of a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    FILE_BYTES_FIELD_NUMBER: _builtins.int
+    LOADED_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """`models/{model}/revisions/{revision}`."""
+    file_bytes: _builtins.int
+    """Bytes of its file."""
+    loaded: _builtins.bool
+    """Whether a worker has it loaded."""
+    pinned: _builtins.bool
+    """Whether a setting keeps it loaded."""
+    memory_bytes: _builtins.int
+    """Bytes of memory that it takes; 0 when it is not loaded."""
+    leases: _builtins.int
+    """Requests that use it, or wait for it."""
+    why: _builtins.str
+    """Why it is here and why it is loaded or not, for people."""
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Channels that are answered with it."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        file_bytes: _builtins.int = ...,
+        loaded: _builtins.bool = ...,
+        pinned: _builtins.bool = ...,
+        memory_bytes: _builtins.int = ...,
+        leases: _builtins.int = ...,
+        why: _builtins.str = ...,
+        channels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "file_bytes", b"file_bytes", "leases", b"leases", "loaded", b"loaded", "memory_bytes", b"memory_bytes", "pinned", b"pinned", "revision", b"revision", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldModel: _TypeAlias = HeldModel  # noqa: Y015
+
+@_typing.final
+class PlaceCounts(_message.Message):
+    """PlaceCounts counts requests by where they were answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCAL_FIELD_NUMBER: _builtins.int
+    NEIGHBOUR_FIELD_NUMBER: _builtins.int
+    CENTER_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    local: _builtins.int
+    """By this node's own workers."""
+    neighbour: _builtins.int
+    """By another edge of the branch."""
+    center: _builtins.int
+    """By the center."""
+    cache: _builtins.int
+    """From the cache of exact answers."""
+    refused: _builtins.int
+    """Refused: by policy, for lack of room, or because the line is cut."""
+    failed: _builtins.int
+    """Ended in an error that was not the client's."""
+    def __init__(
+        self,
+        *,
+        local: _builtins.int = ...,
+        neighbour: _builtins.int = ...,
+        center: _builtins.int = ...,
+        cache: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "center", b"center", "failed", b"failed", "local", b"local", "neighbour", b"neighbour", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceCounts: _TypeAlias = PlaceCounts  # noqa: Y015
+
+@_typing.final
+class FetchCounts(_message.Message):
+    """FetchCounts counts bytes of models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WireBytesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    WIRE_BYTES_FIELD_NUMBER: _builtins.int
+    SAVED_BY_DELTAS_FIELD_NUMBER: _builtins.int
+    SAVED_BY_PEERS_FIELD_NUMBER: _builtins.int
+    saved_by_deltas: _builtins.int
+    """Bytes of files that needed no line because deltas made them, less the bytes of the deltas."""
+    saved_by_peers: _builtins.int
+    """Bytes that came from other nodes than the center."""
+    @_builtins.property
+    def wire_bytes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Bytes over the line, by the source that they came from."""
+
+    def __init__(
+        self,
+        *,
+        wire_bytes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        saved_by_deltas: _builtins.int = ...,
+        saved_by_peers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["saved_by_deltas", b"saved_by_deltas", "saved_by_peers", b"saved_by_peers", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchCounts: _TypeAlias = FetchCounts  # noqa: Y015
+
+@_typing.final
+class LineStatus(_message.Message):
+    """LineStatus is the line of a node to the node above."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPSTREAM_FIELD_NUMBER: _builtins.int
+    UP_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    upstream: _builtins.str
+    """The address above."""
+    up: _builtins.bool
+    """Whether it was heard of since the line last failed."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is like this; absent before the first word."""
+
+    def __init__(
+        self,
+        *,
+        upstream: _builtins.str = ...,
+        up: _builtins.bool = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "up", b"up", "upstream", b"upstream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineStatus: _TypeAlias = LineStatus  # noqa: Y015
+
+@_typing.final
+class SpoolStatus(_message.Message):
+    """SpoolStatus is what waits on a node's disk for the center."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    DELIVERED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Entries that wait."""
+    bytes: _builtins.int
+    """Bytes that they take."""
+    budget_bytes: _builtins.int
+    """Bytes that they may take."""
+    last_sequence: _builtins.int
+    """The newest sequence that was written."""
+    delivered_sequence: _builtins.int
+    """The newest sequence that the center has."""
+    lost: _builtins.int
+    """Entries that were lost, for lack of room or to a failing disk, since the start."""
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        budget_bytes: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+        delivered_sequence: _builtins.int = ...,
+        lost: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "bytes", b"bytes", "delivered_sequence", b"delivered_sequence", "entries", b"entries", "last_sequence", b"last_sequence", "lost", b"lost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpoolStatus: _TypeAlias = SpoolStatus  # noqa: Y015
+
+@_typing.final
+class DrainNodeRequest(_message.Message):
+    """DrainNodeRequest says which way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNDO_FIELD_NUMBER: _builtins.int
+    undo: _builtins.bool
+    """Take requests again."""
+    def __init__(
+        self,
+        *,
+        undo: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeRequest: _TypeAlias = DrainNodeRequest  # noqa: Y015
+
+@_typing.final
+class DrainNodeResponse(_message.Message):
+    """DrainNodeResponse says what there is to wait for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAINING_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    """Whether it drains now."""
+    in_flight: _builtins.int
+    """Requests that are still being answered."""
+    def __init__(
+        self,
+        *,
+        draining: _builtins.bool = ...,
+        in_flight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "in_flight", b"in_flight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeResponse: _TypeAlias = DrainNodeResponse  # noqa: Y015
+
+@_typing.final
+class ReloadNodeRequest(_message.Message):
+    """ReloadNodeRequest asks the node that is called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadNodeRequest: _TypeAlias = ReloadNodeRequest  # noqa: Y015
+
+@_typing.final
+class ReloadNodeResponse(_message.Message):
+    """ReloadNodeResponse says what became of the settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    NEED_RESTART_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def applied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Settings that changed and are in force."""
+
+    @_builtins.property
+    def need_restart(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Settings that changed and wait for a restart."""
+
+    def __init__(
+        self,
+        *,
+        applied: _abc.Iterable[_builtins.str] | None = ...,
+        need_restart: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "need_restart", b"need_restart"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadNodeResponse: _TypeAlias = ReloadNodeResponse  # noqa: Y015

@@ -46,6 +46,21 @@ class FleetServiceStub:
                 request_serializer=deltaic_dot_v1_dot_fleet__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=deltaic_dot_v1_dot_fleet__pb2.ListNodesResponse.FromString,
                 _registered_method=True)
+        self.GetNode = channel.unary_unary(
+                '/deltaic.v1.FleetService/GetNode',
+                request_serializer=deltaic_dot_v1_dot_fleet__pb2.GetNodeRequest.SerializeToString,
+                response_deserializer=deltaic_dot_v1_dot_fleet__pb2.GetNodeResponse.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/deltaic.v1.FleetService/DrainNode',
+                request_serializer=deltaic_dot_v1_dot_fleet__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=deltaic_dot_v1_dot_fleet__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.ReloadNode = channel.unary_unary(
+                '/deltaic.v1.FleetService/ReloadNode',
+                request_serializer=deltaic_dot_v1_dot_fleet__pb2.ReloadNodeRequest.SerializeToString,
+                response_deserializer=deltaic_dot_v1_dot_fleet__pb2.ReloadNodeResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -69,6 +84,31 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetNode(self, request, context):
+        """GetNode says how the node that is called is, in full. Edges offer it.
+        Errors: UNIMPLEMENTED (another node than an edge).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """DrainNode makes the node that is called refuse new requests, or take them again. Running requests end; content,
+        plans and channels are served all the same. Lasts until it is undone or the node starts again.
+        Errors: UNIMPLEMENTED (another node than an edge).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReloadNode(self, request, context):
+        """ReloadNode makes the node that is called read its settings again and apply those that need no restart.
+        Errors: INVALID_ARGUMENT (the settings are wrong; the old ones stay), UNIMPLEMENTED (another node than an edge).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +121,21 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ListNodes,
                     request_deserializer=deltaic_dot_v1_dot_fleet__pb2.ListNodesRequest.FromString,
                     response_serializer=deltaic_dot_v1_dot_fleet__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'GetNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNode,
+                    request_deserializer=deltaic_dot_v1_dot_fleet__pb2.GetNodeRequest.FromString,
+                    response_serializer=deltaic_dot_v1_dot_fleet__pb2.GetNodeResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=deltaic_dot_v1_dot_fleet__pb2.DrainNodeRequest.FromString,
+                    response_serializer=deltaic_dot_v1_dot_fleet__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'ReloadNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadNode,
+                    request_deserializer=deltaic_dot_v1_dot_fleet__pb2.ReloadNodeRequest.FromString,
+                    response_serializer=deltaic_dot_v1_dot_fleet__pb2.ReloadNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -139,6 +194,87 @@ class FleetService:
             '/deltaic.v1.FleetService/ListNodes',
             deltaic_dot_v1_dot_fleet__pb2.ListNodesRequest.SerializeToString,
             deltaic_dot_v1_dot_fleet__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaic.v1.FleetService/GetNode',
+            deltaic_dot_v1_dot_fleet__pb2.GetNodeRequest.SerializeToString,
+            deltaic_dot_v1_dot_fleet__pb2.GetNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaic.v1.FleetService/DrainNode',
+            deltaic_dot_v1_dot_fleet__pb2.DrainNodeRequest.SerializeToString,
+            deltaic_dot_v1_dot_fleet__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaic.v1.FleetService/ReloadNode',
+            deltaic_dot_v1_dot_fleet__pb2.ReloadNodeRequest.SerializeToString,
+            deltaic_dot_v1_dot_fleet__pb2.ReloadNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,19 @@ class FleetServiceStub:
     """ListNodes lists the last report of every node known here.
     Errors: INVALID_ARGUMENT (bad page token or page size).
     """
+    GetNode: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetNodeRequest, _fleet_pb2.GetNodeResponse]
+    """GetNode says how the node that is called is, in full. Edges offer it.
+    Errors: UNIMPLEMENTED (another node than an edge).
+    """
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DrainNodeRequest, _fleet_pb2.DrainNodeResponse]
+    """DrainNode makes the node that is called refuse new requests, or take them again. Running requests end; content,
+    plans and channels are served all the same. Lasts until it is undone or the node starts again.
+    Errors: UNIMPLEMENTED (another node than an edge).
+    """
+    ReloadNode: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReloadNodeRequest, _fleet_pb2.ReloadNodeResponse]
+    """ReloadNode makes the node that is called read its settings again and apply those that need no restart.
+    Errors: INVALID_ARGUMENT (the settings are wrong; the old ones stay), UNIMPLEMENTED (another node than an edge).
+    """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -58,6 +71,19 @@ class FleetServiceAsyncStub(FleetServiceStub):
     ListNodes: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListNodesRequest, _fleet_pb2.ListNodesResponse]  # type: ignore[assignment]
     """ListNodes lists the last report of every node known here.
     Errors: INVALID_ARGUMENT (bad page token or page size).
+    """
+    GetNode: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetNodeRequest, _fleet_pb2.GetNodeResponse]  # type: ignore[assignment]
+    """GetNode says how the node that is called is, in full. Edges offer it.
+    Errors: UNIMPLEMENTED (another node than an edge).
+    """
+    DrainNode: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DrainNodeRequest, _fleet_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """DrainNode makes the node that is called refuse new requests, or take them again. Running requests end; content,
+    plans and channels are served all the same. Lasts until it is undone or the node starts again.
+    Errors: UNIMPLEMENTED (another node than an edge).
+    """
+    ReloadNode: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReloadNodeRequest, _fleet_pb2.ReloadNodeResponse]  # type: ignore[assignment]
+    """ReloadNode makes the node that is called read its settings again and apply those that need no restart.
+    Errors: INVALID_ARGUMENT (the settings are wrong; the old ones stay), UNIMPLEMENTED (another node than an edge).
     """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -83,6 +109,37 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_fleet_pb2.ListNodesResponse, _abc.Awaitable[_fleet_pb2.ListNodesResponse]]:
         """ListNodes lists the last report of every node known here.
         Errors: INVALID_ARGUMENT (bad page token or page size).
+        """
+
+    @_abc_1.abstractmethod
+    def GetNode(
+        self,
+        request: _fleet_pb2.GetNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.GetNodeResponse, _abc.Awaitable[_fleet_pb2.GetNodeResponse]]:
+        """GetNode says how the node that is called is, in full. Edges offer it.
+        Errors: UNIMPLEMENTED (another node than an edge).
+        """
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _fleet_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.DrainNodeResponse, _abc.Awaitable[_fleet_pb2.DrainNodeResponse]]:
+        """DrainNode makes the node that is called refuse new requests, or take them again. Running requests end; content,
+        plans and channels are served all the same. Lasts until it is undone or the node starts again.
+        Errors: UNIMPLEMENTED (another node than an edge).
+        """
+
+    @_abc_1.abstractmethod
+    def ReloadNode(
+        self,
+        request: _fleet_pb2.ReloadNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ReloadNodeResponse, _abc.Awaitable[_fleet_pb2.ReloadNodeResponse]]:
+        """ReloadNode makes the node that is called read its settings again and apply those that need no restart.
+        Errors: INVALID_ARGUMENT (the settings are wrong; the old ones stay), UNIMPLEMENTED (another node than an edge).
         """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -154,6 +154,20 @@ class HotSet:
         self._changed()
         return seconds
 
+    async def unpin(self, channel: ChannelName) -> None:
+        """The channel is no longer followed: stop answering it, once what it answers now is answered."""
+        key = str(channel)
+        self._pinned.discard(key)
+        if key in self._keys:
+            self._forget(key)
+            await self._release(key)
+
+    async def resize(self, budget: int) -> None:
+        """Another budget of bytes of RAM; what is free to go makes room at once."""
+        self._budget = Room(budget, self._budget.vram)
+        async with self._making_room:
+            await self._evict_for(None)
+
     @asynccontextmanager
     async def lease(self, key: str) -> AsyncIterator[LeasedWorker]:
         """Use the worker of a channel or revision that is loaded. Raises NotServed."""
@@ -289,10 +303,15 @@ class HotSet:
         aging = [each.since - age for each in self.models()]
         return min([_LOOK_SECONDS, *(seconds for seconds in (*aging, *(at - now for at in times)) if seconds > 0)])
 
-    async def _evict_for(self, revision: RevisionName, *, evict: bool = True) -> bool:
-        """Evict until the revision fits; False when it does not, and then nobody goes. One at a time does this."""
+    async def _evict_for(self, revision: RevisionName | None, *, evict: bool = True) -> bool:
+        """Evict until the revision fits, or what is loaded; False when it does not, and then nobody goes.
+
+        One at a time does this.
+        """
+        nothing = Model("", Room(), 0.0)
         while True:
-            now, loaded, coming = self._wall(), self.models() if evict else [], self._occupancy.coming(revision)
+            now, loaded = self._wall(), self.models() if evict else []
+            coming = nothing if revision is None else self._occupancy.coming(revision)
             free = self._budget - self._occupancy.taken(but=revision)
             choice = choose(self._policy, coming, loaded, free, now, residency=self._patience.residency)
             if not choice.victims:

@@ -35,7 +35,7 @@ class Reader:
         self._waiting: deque[tuple[Sequence[Command], asyncio.Future[list[Any] | None]]] = deque()
         self._wake = asyncio.Event()
         self._failures = 0
-        self.round_trips = 0
+        self.round_trips = self.errors = 0
         self._stopping = False
 
     @property
@@ -125,4 +125,5 @@ class Reader:
                 future.set_result(own)
 
     def _failed(self) -> None:
+        self.errors += 1
         self._failures += 1

@@ -76,7 +76,7 @@ class RedisIndex:
         self._shares = Shares()
         self._changed = asyncio.Event()
         self._up = True
-        self._writes = 0
+        self._writes = self._failed_writes = 0
         self._stopping = False
         try:
             make = client_maker(server.url, server.ca, seconds=_CALL_SECONDS)
@@ -93,6 +93,11 @@ class RedisIndex:
     @property
     def up(self) -> bool:
         return self._reader.up
+
+    @property
+    def errors(self) -> int:
+        """Calls that failed since the start."""
+        return self._reader.errors + self._failed_writes
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -238,6 +243,7 @@ class RedisIndex:
             if self._up:
                 _log.warning("index.lost", index=self._shown, cause=str(error), effect="none: answers go on")
             self._up = False
+            self._failed_writes += 1
             self._writer.lost()
         else:
             if not self._up:

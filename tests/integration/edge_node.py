@@ -132,6 +132,10 @@ class EdgeProcess:
         assert self._process is not None
         return psutil.Process(self._process.pid).children(recursive=True)
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def kill(self) -> None:
         await self.end(signal.SIGKILL)
 

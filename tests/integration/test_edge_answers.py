@@ -269,7 +269,8 @@ async def test_health_tells_a_load_balancer_what_answers(center: CenterNode, fir
         assert await idle.serving("")
         assert await idle.serving(INFERENCE)
     async with running_edge(tmp_path / "waiting", center.center.address, "ghost/stable") as waiting:
-        assert await waiting.serving("")
+        assert await waiting.serving("deltaic.v1.ContentService"), "devices get content"
+        assert not await waiting.serving("")
         assert not await waiting.serving(INFERENCE)
 
 

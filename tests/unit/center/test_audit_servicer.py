@@ -14,7 +14,7 @@ CLIENTS_TAKE = 4 << 20
 
 def servicer(entries: int, resource: str) -> AuditServicer:
     chain = tuple(AuditEntry(number, 1, "a", "A", resource) for number in range(1, entries + 1))
-    return AuditServicer(SimpleNamespace(prove=lambda _sequence, _head: chain))  # type: ignore[arg-type]
+    return AuditServicer(SimpleNamespace(prove=lambda _sequence, _head: chain), SimpleNamespace())  # type: ignore[arg-type]
 
 
 async def test_a_proof_that_no_client_takes_in_one_message_is_refused() -> None:
