@@ -42,8 +42,9 @@ from edge.config import EdgeSettings
 from edge.embedded_valkey import EmbeddedValkey
 from edge.fleet import Fleet
 from edge.fleet_servicer import FleetServicer
-from edge.hot.hot_set import HotSet, Patience
+from edge.hot.hot_set import HotSet
 from edge.hot.needs import Needs, vram_budget
+from edge.hot.patience import Patience
 from edge.hot.tending import tended
 from edge.index import Index, Keys, NodeEntry
 from edge.inference_servicer import InferenceServicer

@@ -1,8 +1,8 @@
 """The models that this edge keeps loaded, inside hard budgets of memory.
 
 Models of followed channels are pinned, and so are those that the operator names. A revision that is held but not loaded
-is loaded when it is asked for. Who makes room is the one whose absence costs least, unless a request uses it: a lease is
-counted before anything is awaited, so a model in use is never a victim. The leases here are the truth; the index shows a copy.
+is loaded when it is asked for. Whose absence costs least makes room, unless a request uses it: a lease is counted
+before anything is awaited, so a model in use is never a victim. The leases here are the truth; the index shows a copy.
 
 Where all that could go is in use, a load waits, and after `collate` seconds the models that must make room take no
 further requests: those wait in turn until theirs is loaded again. So two models that only fit one after the other are
@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -29,6 +29,7 @@ from edge.hot.load_costs import Load, LoadCosts, Tier
 from edge.hot.needs import Needs
 from edge.hot.occupancy import Occupancy
 from edge.hot.page_cache import cached_share
+from edge.hot.patience import Patience
 from edge.hot.policy import HotPolicy, LeastExpectedCost, Model, Room, choose
 from edge.hot.prefetch import likely
 from edge.hot.rates import Rates
@@ -38,20 +39,6 @@ _FAILURE_SECONDS = 30.0
 """A revision whose worker does not start is not tried again for this long: each try costs memory and seconds."""
 _LOOK_SECONDS = 1.0
 """How often a load that waits for room looks again when nothing was heard."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds. `residency`: that a model stays at least. `wait`: that a load waits for room before it is refused.
-
-    `collate`: that a load waits before the models in its way take no further requests. `requests` may wait for one model
-    at a time: those that its worker could not take at once it would refuse.
-    """
-
-    residency: float = 0.0
-    collate: float = 0.0
-    wait: float = 0.0
-    requests: int = 1024
 
 
 class HotSet:
@@ -65,7 +52,7 @@ class HotSet:
         *,
         vram_budget: int = 0,
         needs: Needs | None = None,
-        patience: Patience = Patience(),  # frozen
+        patience: Patience | None = None,
         policy: HotPolicy | None = None,
         rates: Rates | None = None,
         costs: LoadCosts | None = None,
@@ -83,7 +70,7 @@ class HotSet:
         self._files = files
         self._budget = Room(budget, vram_budget)
         self._needs = needs
-        self._patience = patience
+        self._patience = patience or Patience()
         self.rates = rates or Rates()
         self.costs = costs or LoadCosts()
         self._policy = policy or LeastExpectedCost(self.rates)

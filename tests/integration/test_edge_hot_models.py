@@ -15,8 +15,9 @@ from deltaic.engine.relay import generate
 from deltaic.engine.settings import EngineSettings
 from deltaic.names import RevisionName
 from edge.errors import HotSetFull
-from edge.hot.hot_set import HotSet, Patience
+from edge.hot.hot_set import HotSet
 from edge.hot.needs import Needs
+from edge.hot.patience import Patience
 
 pytestmark = pytest.mark.model
 SETTINGS = EngineSettings(slots=4, context_tokens=512, queue=24, threads=1)

@@ -10,8 +10,9 @@ from deltaic.engine.placement.gpus import Gpu
 from deltaic.engine.settings import EngineSettings
 from deltaic.names import ChannelName
 from edge.errors import HotSetFull
-from edge.hot.hot_set import HotSet, Patience
+from edge.hot.hot_set import HotSet
 from edge.hot.needs import Needs, vram_budget
+from edge.hot.patience import Patience
 from edge.hot.policy import Room
 from edge.hot.remembered import NAME
 from edge.hot.tending import tended
