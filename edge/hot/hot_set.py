@@ -21,7 +21,7 @@ import structlog
 from deltaic.engine.errors import WorkerFailed
 from deltaic.engine.host import ModelHost, Served
 from deltaic.engine.relay import LeasedWorker
-from deltaic.errors import DeltaicError
+from deltaic.errors import BadName, DeltaicError
 from deltaic.names import ChannelName, RevisionName
 from deltaic.store.model_files import ModelFiles
 from edge.errors import HotSetFull, NotHeldHere
@@ -134,8 +134,9 @@ class HotSet:
                 taken = self.taken
                 _log.warning("hot_set.over_budget", channel=key, budget_bytes=self._budget.ram, taken_bytes=taken.ram)
             seconds = await self._serve(key, revision, path, size)
-        self._inherit(revision, self._keys.get(key))
+        old = self._keys.get(key)
         self._keys[key] = revision
+        self._follow_on(revision, old)
         self._failures.pop(revision, None)
         await self._let_the_channel_keep(revision)
         self._changed()
@@ -306,7 +307,10 @@ class HotSet:
         free, now = self._budget - self.taken, self._wall()
         absent = []
         for name in self.rates.names():
-            revision = RevisionName.parse(name)
+            try:
+                revision = RevisionName.parse(name)
+            except BadName:  # the file that rates are kept in was changed by somebody
+                continue
             path, manifest = self._files.path(revision.hex), self._files.manifest(revision.hex)
             if path is None or manifest is None or self.loaded(name) or not self._may_start(revision):
                 continue
@@ -335,10 +339,7 @@ class HotSet:
         self._moved.set()
 
     def _forget(self, key: str) -> None:
-        revision = self._keys.pop(key)
-        if revision not in self._keys.values():
-            self._occupancy.gone(revision)
-            self._policy.gone(str(revision))
+        self._gone(self._keys.pop(key))
         self._changed()
 
     async def _let_the_channel_keep(self, revision: RevisionName) -> None:
@@ -348,11 +349,18 @@ class HotSet:
             del self._keys[key]
             await self._host.release(key)
 
-    def _inherit(self, revision: RevisionName, old: RevisionName | None) -> None:
+    def _follow_on(self, revision: RevisionName, old: RevisionName | None) -> None:
         """A channel moved: who asked for the old revision asks for the new one."""
         self._occupancy.loaded(revision)
         if old is not None and old != revision:
             self.rates.inherit(str(revision), str(old))
+            self._gone(old)
+
+    def _gone(self, revision: RevisionName) -> None:
+        """A key of it is gone; unless that was not the only one, it is no longer loaded."""
+        if revision not in self._keys.values():
+            self._occupancy.gone(revision)
+            self._policy.gone(str(revision))
 
     def _pinned_by_channels(self) -> set[RevisionName]:
         return {self._keys[key] for key in self._pinned if key in self._keys}
