@@ -37,8 +37,6 @@ from edge.hot.rates import Rates
 _log = structlog.get_logger(__name__)
 _FAILURE_SECONDS = 30.0
 """A revision whose worker does not start is not tried again for this long: each try costs memory and seconds."""
-_LOOK_SECONDS = 1.0
-"""How often a load that waits for room looks again when nothing was heard."""
 
 
 class HotSet:
@@ -266,16 +264,10 @@ class HotSet:
                 if now >= arrived + self._patience.collate:
                     self._closing = in_the_way
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._until_something(now, (until, arrived + self._patience.collate))):
+                    async with asyncio.timeout(self._patience.pause(now, arrived, until, self._occupancy.ages())):
                         await self._moved.wait()
         finally:
             self._closing = frozenset()
-
-    def _until_something(self, now: float, times: tuple[float, ...]) -> float:
-        """Seconds to the next of these, or to the moment when a model has become old enough to go."""
-        age = self._wall() - self._patience.residency
-        aging = [each.since - age for each in self.models()]
-        return min([_LOOK_SECONDS, *(seconds for seconds in (*aging, *(at - now for at in times)) if seconds > 0)])
 
     async def _evict_for(self, revision: RevisionName, *, evict: bool = True) -> bool:
         """Evict until the revision fits; False when it does not, and then nobody goes. One at a time does this."""
