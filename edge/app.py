@@ -48,8 +48,9 @@ from edge.coming import Coming
 from edge.config import EdgeSettings
 from edge.fleet import Fleet
 from edge.fleet_servicer import FleetServicer
-from edge.hot.hot_set import HotSet, Patience
+from edge.hot.hot_set import HotSet
 from edge.hot.needs import Needs, vram_budget
+from edge.hot.patience import Patience
 from edge.hot.tending import tended
 from edge.index.embedded_valkey import EmbeddedValkey
 from edge.index.entries import NodeEntry

@@ -38,7 +38,10 @@ class PlayedHost:
             self.on_start(number_of(name))
             self.starts.append(number_of(name))
             await asyncio.sleep(0)
+        old = self.keys.get(key, name)
         self.keys[key] = name
+        if old not in self.keys.values():  # drained and stopped, as a switch does
+            self.on_end(number_of(old))
         return 0.1
 
     async def release(self, key):

@@ -5,7 +5,12 @@ rivals.py      the policies that others use, behind the same Protocol
 offline.py     the same with knowledge of the future, to measure against
 rates.py       how often a model is asked for, now and at this hour of the week
 load_costs.py  how many seconds a load takes from where its bytes are
+prefetch.py    which model to load before anybody asks
 needs.py       how much memory a model will take
-memory.py      what of all that a restart knows
-hot_set.py     leases, loads, evictions: the only file here that awaits
+page_cache.py  whether a file is near
+remembered.py  what of all that a restart knows
+occupancy.py   what is loaded and coming, as the policy sees it
+patience.py    how long models stay and requests wait
+hot_set.py     leases, loads, evictions
+tending.py     what it does between requests
 """

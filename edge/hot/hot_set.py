@@ -1,8 +1,8 @@
 """The models that this edge keeps loaded, inside hard budgets of memory.
 
 Models of followed channels are pinned, and so are those that the operator names. A revision that is held but not loaded
-is loaded when it is asked for. Who makes room is the one whose absence costs least, unless a request uses it: a lease is
-counted before anything is awaited, so a model in use is never a victim. The leases here are the truth; the index shows a copy.
+is loaded when it is asked for. Whose absence costs least makes room, unless a request uses it: a lease is counted
+before anything is awaited, so a model in use is never a victim. The leases here are the truth; the index shows a copy.
 
 Where all that could go is in use, a load waits, and after `collate` seconds the models that must make room take no
 further requests: those wait in turn until theirs is loaded again. So two models that only fit one after the other are
@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -21,7 +21,7 @@ import structlog
 from deltaic.engine.errors import WorkerFailed
 from deltaic.engine.host import ModelHost, Served
 from deltaic.engine.relay import LeasedWorker
-from deltaic.errors import DeltaicError
+from deltaic.errors import BadName, DeltaicError
 from deltaic.names import ChannelName, RevisionName
 from deltaic.store.model_files import ModelFiles
 from edge.errors import HotSetFull, NotHeldHere
@@ -29,6 +29,7 @@ from edge.hot.load_costs import Load, LoadCosts, Tier
 from edge.hot.needs import Needs
 from edge.hot.occupancy import Occupancy
 from edge.hot.page_cache import cached_share
+from edge.hot.patience import Patience
 from edge.hot.policy import HotPolicy, LeastExpectedCost, Model, Room, choose
 from edge.hot.prefetch import likely
 from edge.hot.rates import Rates
@@ -36,22 +37,6 @@ from edge.hot.rates import Rates
 _log = structlog.get_logger(__name__)
 _FAILURE_SECONDS = 30.0
 """A revision whose worker does not start is not tried again for this long: each try costs memory and seconds."""
-_LOOK_SECONDS = 1.0
-"""How often a load that waits for room looks again when nothing was heard."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds. `residency`: that a model stays at least. `wait`: that a load waits for room before it is refused.
-
-    `collate`: that a load waits before the models in its way take no further requests. `requests` may wait for one model
-    at a time: those that its worker could not take at once it would refuse.
-    """
-
-    residency: float = 0.0
-    collate: float = 0.0
-    wait: float = 0.0
-    requests: int = 1024
 
 
 class HotSet:
@@ -65,7 +50,7 @@ class HotSet:
         *,
         vram_budget: int = 0,
         needs: Needs | None = None,
-        patience: Patience = Patience(),  # frozen
+        patience: Patience | None = None,
         policy: HotPolicy | None = None,
         rates: Rates | None = None,
         costs: LoadCosts | None = None,
@@ -83,7 +68,7 @@ class HotSet:
         self._files = files
         self._budget = Room(budget, vram_budget)
         self._needs = needs
-        self._patience = patience
+        self._patience = patience or Patience()
         self.rates = rates or Rates()
         self.costs = costs or LoadCosts()
         self._policy = policy or LeastExpectedCost(self.rates)
@@ -147,8 +132,9 @@ class HotSet:
                 taken = self.taken
                 _log.warning("hot_set.over_budget", channel=key, budget_bytes=self._budget.ram, taken_bytes=taken.ram)
             seconds = await self._serve(key, revision, path, size)
-        self._inherit(revision, self._keys.get(key))
+        old = self._keys.get(key)
         self._keys[key] = revision
+        self._follow_on(revision, old)
         self._failures.pop(revision, None)
         await self._let_the_channel_keep(revision)
         self._changed()
@@ -292,16 +278,10 @@ class HotSet:
                 if now >= arrived + self._patience.collate:
                     self._closing = in_the_way
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._until_something(now, (until, arrived + self._patience.collate))):
+                    async with asyncio.timeout(self._patience.pause(now, arrived, until, self._occupancy.ages())):
                         await self._moved.wait()
         finally:
             self._closing = frozenset()
-
-    def _until_something(self, now: float, times: tuple[float, ...]) -> float:
-        """Seconds to the next of these, or to the moment when a model has become old enough to go."""
-        age = self._wall() - self._patience.residency
-        aging = [each.since - age for each in self.models()]
-        return min([_LOOK_SECONDS, *(seconds for seconds in (*aging, *(at - now for at in times)) if seconds > 0)])
 
     async def _evict_for(self, revision: RevisionName | None, *, evict: bool = True) -> bool:
         """Evict until the revision fits, or what is loaded; False when it does not, and then nobody goes.
@@ -338,7 +318,10 @@ class HotSet:
         free, now = self._budget - self.taken, self._wall()
         absent = []
         for name in self.rates.names():
-            revision = RevisionName.parse(name)
+            try:
+                revision = RevisionName.parse(name)
+            except BadName:  # the file that rates are kept in was changed by somebody
+                continue
             path, manifest = self._files.path(revision.hex), self._files.manifest(revision.hex)
             if path is None or manifest is None or self.loaded(name) or not self._may_start(revision):
                 continue
@@ -367,10 +350,7 @@ class HotSet:
         self._moved.set()
 
     def _forget(self, key: str) -> None:
-        revision = self._keys.pop(key)
-        if revision not in self._keys.values():
-            self._occupancy.gone(revision)
-            self._policy.gone(str(revision))
+        self._gone(self._keys.pop(key))
         self._changed()
 
     async def _let_the_channel_keep(self, revision: RevisionName) -> None:
@@ -380,11 +360,18 @@ class HotSet:
             del self._keys[key]
             await self._host.release(key)
 
-    def _inherit(self, revision: RevisionName, old: RevisionName | None) -> None:
+    def _follow_on(self, revision: RevisionName, old: RevisionName | None) -> None:
         """A channel moved: who asked for the old revision asks for the new one."""
         self._occupancy.loaded(revision)
         if old is not None and old != revision:
             self.rates.inherit(str(revision), str(old))
+            self._gone(old)
+
+    def _gone(self, revision: RevisionName) -> None:
+        """A key of it is gone; unless that was not the only one, it is no longer loaded."""
+        if revision not in self._keys.values():
+            self._occupancy.gone(revision)
+            self._policy.gone(str(revision))
 
     def _pinned_by_channels(self) -> set[RevisionName]:
         return {self._keys[key] for key in self._pinned if key in self._keys}

@@ -9,7 +9,7 @@ from pathlib import Path
 from deltaic.engine.adapters import adapters_in
 from deltaic.engine.errors import PlacementRefused
 from deltaic.engine.placement.gpus import Gpu
-from deltaic.engine.placement.memory import worker_bytes
+from deltaic.engine.placement.memory import estimate, worker_bytes
 from deltaic.engine.placement.model_facts import read_facts
 from deltaic.engine.placement.plan import make_plan
 from deltaic.engine.settings import EngineSettings
@@ -39,7 +39,7 @@ class Needs:
         known = self._known.get(path)
         if known is None:
             try:
-                known = Room(worker_bytes(path, self._settings), self._on_gpus(path))
+                known = self._whole(path)
             except OSError:
                 return Room(size)
             with self._learning:
@@ -57,13 +57,17 @@ class Needs:
                 continue
         return found
 
-    def _on_gpus(self, path: Path) -> int:
+    def _whole(self, path: Path) -> Room:
+        """Of the worker alone. What is put on GPUs is not counted in the machine's memory. Raises OSError."""
+        ram = worker_bytes(path, self._settings)
         if not self._gpus:
-            return 0
+            return Room(ram)
         try:
-            return sum(make_plan(read_facts(path), self._settings, self._gpus).used)
-        except (NotGGUF, Truncated, BadLayout, PlacementRefused, OSError):
-            return 0  # loading it will say why
+            plan = make_plan(read_facts(path), self._settings, self._gpus)
+            moved = estimate(path, self._settings).total - plan.host.total
+        except (NotGGUF, Truncated, BadLayout, PlacementRefused):
+            return Room(ram)  # loading it will say why
+        return Room(ram - max(0, moved), sum(plan.used))
 
 
 def vram_budget(asked: int, gpus: Sequence[Gpu]) -> int:

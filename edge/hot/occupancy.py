@@ -54,6 +54,10 @@ class Occupancy:
     def gone(self, revision: RevisionName) -> None:
         self._since.pop(revision, None)
 
+    def ages(self) -> list[float]:
+        """Seconds since each of the loaded models was loaded."""
+        return [self._clock() - since for since in self._since.values()]
+
     def waiters(self, revision: RevisionName) -> int:
         """Requests that wait for it to be loaded."""
         return len(self._waiting.get(revision, ()))

@@ -11,12 +11,14 @@ import pytest
 from engine_asking import NEXT_REVISION, REVISION, ask
 
 from deltaic.engine.host import ModelHost
+from deltaic.engine.placement.gpus import Gpu
 from deltaic.engine.relay import generate
 from deltaic.engine.settings import EngineSettings
 from deltaic.names import RevisionName
 from edge.errors import HotSetFull
-from edge.hot.hot_set import HotSet, Patience
+from edge.hot.hot_set import HotSet
 from edge.hot.needs import Needs
+from edge.hot.patience import Patience
 
 pytestmark = pytest.mark.model
 SETTINGS = EngineSettings(slots=4, context_tokens=512, queue=24, threads=1)
@@ -90,3 +92,10 @@ async def test_while_the_only_room_is_in_use_who_does_not_wait_is_refused_and_lo
             async with hot_set.load(NEXT_REVISION, wait=0):
                 pass
     assert await answered(hot_set, REVISION)
+
+
+def test_layers_on_a_gpu_count_there_and_not_in_the_machine(demo_model_path: Path) -> None:
+    host = Needs(SETTINGS).of(demo_model_path, "smollm2", 0)
+    gpu = Needs(SETTINGS, gpus=[Gpu(0, "a", 1 << 30, 24 << 30)]).of(demo_model_path, "smollm2", 0)
+    assert host.vram == 0 < gpu.vram
+    assert gpu.ram < host.ram

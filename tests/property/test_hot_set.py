@@ -10,7 +10,8 @@ from played_host import PlayedFiles, PlayedHost, revision
 
 from deltaic.names import ChannelName
 from edge.errors import HotSetFull
-from edge.hot.hot_set import HotSet, Patience
+from edge.hot.hot_set import HotSet
+from edge.hot.patience import Patience
 from edge.hot.policy import LeastExpectedCost, Model, Room, choose, total
 from edge.hot.rates import Rates
 from edge.hot.rivals import GDSF, ByteLRU, LargestFirst, Sieve

@@ -10,8 +10,9 @@ from deltaic.engine.placement.gpus import Gpu
 from deltaic.engine.settings import EngineSettings
 from deltaic.names import ChannelName
 from edge.errors import HotSetFull
-from edge.hot.hot_set import HotSet, Patience
+from edge.hot.hot_set import HotSet
 from edge.hot.needs import Needs, vram_budget
+from edge.hot.patience import Patience
 from edge.hot.policy import Room
 from edge.hot.remembered import NAME
 from edge.hot.tending import tended
@@ -153,8 +154,14 @@ async def test_a_channel_that_moves_takes_along_who_asks_for_it():
     async with hot_set.lease(str(STABLE)):
         pass
     await hot_set.pin(STABLE, revision(2), PlayedFiles({2: 10}).path(revision(2).hex), 10)
-    now = time.time()
-    assert hot_set.rates.rate(str(revision(2)), now) > 0
+    assert hot_set.rates.rate(str(revision(2)), time.time()) > 0
+    assert [each.name for each in hot_set.models()] == [str(revision(2))]
+
+
+async def test_a_name_that_is_no_revision_in_what_is_remembered_harms_nothing():
+    hot_set, _ = make({1: 10}, 20, Patience())
+    hot_set.rates.record("../../etc", time.time())
+    assert await hot_set.prefetch() is None
 
 
 async def test_a_restart_knows_what_was_learned(tmp_path):
