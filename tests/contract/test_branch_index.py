@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 
 import pytest
-from index_servers import Proxy, certificate, cluster, sentinels, server
+from index_servers import Proxy, Server, certificate, cluster, sentinels, server
 
 from deltaic.names import ChannelName, RevisionName
 from edge.index import redis_index
@@ -60,6 +60,7 @@ ACL = (
 )
 """As docs/formats/index.md says it."""
 WAYS = {"functions": "+fcall +function|load", "scripts": "+eval +evalsha"}
+IN_CLUSTERS = " +cluster|slots +command"
 KINDS = ["memory", "functions", "scripts", "sentinel", "cluster", "tls"]
 
 
@@ -85,6 +86,16 @@ def place(tmp_path_factory):
         yield of_kind
 
 
+@contextmanager
+def only_allowed(valkey: Server, ways: str) -> Iterator[set[bytes]]:
+    """A user `deltaic` that may do what the documents say; what it was refused is in the set afterwards."""
+    refused: set[bytes] = set()
+    valkey.do("ACL", "SETUSER", "deltaic", "reset", *ACL.split(), *ways.split())
+    valkey.do("ACL", "LOG", "RESET")
+    yield refused
+    refused |= {dict(zip(line[::2], line[1::2], strict=True))[b"object"] for line in valkey.do("ACL", "LOG")}
+
+
 @pytest.fixture(params=KINDS)
 async def branch(request, place, tmp_path, monkeypatch) -> AsyncIterator[Branch]:
     monkeypatch.setattr(redis_index, "RECONCILE_SECONDS", 0.3)
@@ -94,12 +105,16 @@ async def branch(request, place, tmp_path, monkeypatch) -> AsyncIterator[Branch]
             yield Branch(lambda name, statistics: MemoryIndex(shared, name, statistics))
         case "functions" | "scripts" as ways:
             _, (valkey,) = place("single")
-            valkey.do("ACL", "SETUSER", "deltaic", "reset", *ACL.split(), *WAYS[ways].split())
-            valkey.do("ACL", "LOG", "RESET")
-            yield on_server(f"redis://deltaic:secret@127.0.0.1:{valkey.port}/0")
-            refused = [dict(zip(line[::2], line[1::2], strict=True)) for line in valkey.do("ACL", "LOG")]
+            with only_allowed(valkey, WAYS[ways]) as refused:
+                yield on_server(f"redis://deltaic:secret@127.0.0.1:{valkey.port}/0")
             # Where functions are not allowed, that is found out by asking for one.
-            assert {line[b"object"] for line in refused} <= ({b"fcall"} if ways == "scripts" else set())
+            assert refused <= ({b"fcall"} if ways == "scripts" else set())
+        case "cluster":
+            url, nodes = place("cluster")
+            with ExitStack() as stack:
+                refused = [stack.enter_context(only_allowed(node, WAYS["functions"] + IN_CLUSTERS)) for node in nodes]
+                yield on_server(url.replace("://", "://deltaic:secret@"))
+            assert not set.union(*refused)
         case "tls":
             _, (valkey,) = place("single")
             ca, context = certificate(tmp_path)

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from index_servers import Proxy, Server, cluster, sentinels, server
+from index_servers import Proxy, Server, certificate, cluster, sentinels, server
 from structlog.testing import capture_logs
 
 from deltaic.names import ChannelName, RevisionName
+from edge.errors import IndexUnreachable
 from edge.index import redis_index
 from edge.index.entries import LeaseHeld, NodeEntry, RevisionEntry
 from edge.index.keys import Keys
@@ -278,6 +279,19 @@ async def test_a_node_that_talks_nonsense_is_no_neighbour(valkey: Server, said: 
         await until(learned)
         assert await two.neighbours(STABLE) == ()
         assert two.up
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused_at_start(valkey: Server, tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "theirs").mkdir()
+    ca, _ = certificate(tmp_path / "ours")
+    _, context = certificate(tmp_path / "theirs")
+    async with Proxy(valkey.port, context).running() as line:
+        for trusted in (ca, None):
+            place = IndexServer(f"rediss://127.0.0.1:{line.port}/0", trusted)
+            with pytest.raises(IndexUnreachable, match=r"certificate|CERTIFICATE"):
+                async with RedisIndex(place, KEYS["one"], RequestStatistics()).running(lambda: ENTRY):
+                    pytest.fail("it was believed")
 
 
 async def test_another_primary_is_found_when_sentinels_chose_one(tmp_path: Path) -> None:

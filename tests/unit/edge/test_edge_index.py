@@ -127,6 +127,32 @@ async def test_neighbours_are_the_other_nodes_that_answer_for_a_model(server):
         assert await one.neighbours(ChannelName("coder", "stable")) == ()
 
 
+async def test_what_a_request_asks_of_the_index_is_one_round_trip(server, monkeypatch):
+    monkeypatch.setattr(index_module, "RECONCILE_SECONDS", 60)
+    async with mirrored(server.url, keys=Keys("hospital", "edge@two")), mirrored(server.url) as index:
+
+        async def learned() -> bool:
+            index.changed()
+            return index.others == ("edge@two",)
+
+        await until(learned)
+        await asyncio.sleep(0.3)  # until the writes that were asked for are done
+        before = index.round_trips
+        neighbours, cached, served, rates = await asyncio.gather(
+            index.neighbours(STABLE),
+            index.cached(REVISION, "c" * 64),
+            index.served(["ward", "kitchen"]),
+            index.rates(["assistant"]),
+        )
+        assert index.round_trips - before == 1
+        assert [found.node for found in neighbours] == ["edge@two"]
+        assert (cached, served, rates) == (None, {"ward": 0.0, "kitchen": 0.0}, {"assistant": 0.0})
+        index.count_served("ward", 1)
+        index.store(REVISION, "c" * 64, b"value")
+        index.changed()
+        assert index.round_trips - before == 1, "writes are not waited for"
+
+
 async def test_a_node_that_stops_in_order_withdraws_what_it_said(server):
     async with Redis.from_url(server.url) as redis:
         async with mirrored(server.url):
