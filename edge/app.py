@@ -201,6 +201,7 @@ class _Parts:
             in_flight=settings.fetch_streams,
             limits=replace(USUAL_LIMITS, wait_seconds=settings.delta_wait),
             keeper=DeltaKeeper(deltas.shelf) if settings.deltas_bytes else None,
+            turns=self.branch.turns(settings.fetch_rate, self._obtained),
         )
         self._mirror = Mirror(files, self._follower.held)
         self._reporter = Reporter(calls, center, every=settings.report_seconds)
@@ -278,6 +279,10 @@ class _Parts:
         await self.hot_set.pin(state.channel, state.revision, path, manifest.size)
         await self.server.set_serving(True, [_INFERENCE])
         self._deltas.want(earlier(self._files, manifest)[: self._delta_history], manifest)
+
+    def _obtained(self, state: ChannelState) -> None:
+        """A revision is complete on disk: neighbours may have it, whether or not it serves here yet."""
+        self._mirror.learn([state])
 
     def _moved(self) -> None:
         """A channel is in another phase, or an update has come further."""
