@@ -30,7 +30,8 @@ class Places:
         match way:
             case Local() | LoadThenLocal():
                 async with self._leased(way, until) as leased:
-                    async with aclosing(cast("_Stream", generate(leased, request, until - _now()))) as pieces:
+                    here = cast("_Stream", generate(leased, request, until - _now()))
+                    async with aclosing(here) as pieces:
                         async for piece in pieces:
                             yield piece
             case ToNeighbour():

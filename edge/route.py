@@ -10,8 +10,8 @@
 
 The decision is every way that is possible and allowed, the best first; who follows it takes the next one when a way
 fails before it brought anything. Here and neighbours are ordered by expected time, where whoever is nearer wins what is
-nearly a tie. The center comes after those that are expected to begin inside the deadline, and before those that are not.
-A request that a neighbour passed on goes no further.
+nearly a tie. The center comes after those that are expected to begin inside the deadline, and before those that are
+not. A request that a neighbour passed on goes no further.
 """
 
 import math

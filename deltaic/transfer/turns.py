@@ -11,9 +11,7 @@ from deltaic.transfer.source import Source
 class Turns(Protocol):
     """Who fetches when."""
 
-    def turn(
-        self, state: ChannelState, wire_bytes: Callable[[], int]
-    ) -> AbstractAsyncContextManager[Sequence[Source]]:
+    def turn(self, state: ChannelState, wire_bytes: Callable[[], int]) -> AbstractAsyncContextManager[Sequence[Source]]:
         """Wait for this node's turn, and hold it while the context lasts.
 
         Gives the sources nearby that have all of the revision: none means that it is this node's turn to fetch it over

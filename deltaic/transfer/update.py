@@ -140,9 +140,7 @@ class Obtainer:
     ) -> Held:
         if deltas:
             await self._walk(staging, deltas, progress)
-        fetch = Fetch(
-            staging, sources, in_flight=self._in_flight, on_progress=progress.advanced, retry=self._retry
-        )
+        fetch = Fetch(staging, sources, in_flight=self._in_flight, on_progress=progress.advanced, retry=self._retry)
         progress.fetching(lambda: fetch.stats)
         await fetch.run()
         held = Held(await in_thread(staging.commit), staging.manifest)

@@ -32,7 +32,7 @@ class BreakerLimits:
 class Breaker:
     """Of one place. Whoever asks it `begin` says `succeeded`, `failed` or `left` afterwards, once."""
 
-    def __init__(self, limits: BreakerLimits = BreakerLimits()) -> None:  # noqa: B008  # frozen
+    def __init__(self, limits: BreakerLimits = BreakerLimits()) -> None:  # frozen
         self._limits = limits
         self._failures = 0
         self._seconds = limits.first_seconds
@@ -85,7 +85,7 @@ class Breaker:
 class Breakers:
     """One for each place, made at its first failure; the ones unused for longest go when there are MOST_PLACES."""
 
-    def __init__(self, limits: BreakerLimits = BreakerLimits()) -> None:  # noqa: B008  # frozen
+    def __init__(self, limits: BreakerLimits = BreakerLimits()) -> None:  # frozen
         self._limits = limits
         self._of: OrderedDict[str, Breaker] = OrderedDict()
 

@@ -1,11 +1,11 @@
 """How many seconds a request would take at a place, from what is known of the place. Pure.
 
-    seconds = load, where it is not loaded          first piece
-            + queue: turns of those before us            "
-            + prefill: tokens of the prompt that are     "
-              not cached there
-            + round trip                                 "
-            + tokens of the answer x seconds a token
+seconds = load, where it is not loaded          first piece
+        + queue: turns of those before us            "
+        + prefill: tokens of the prompt that are     "
+          not cached there
+        + round trip                                 "
+        + tokens of the answer x seconds a token
 """
 
 from dataclasses import dataclass

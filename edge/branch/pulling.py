@@ -1,10 +1,10 @@
 """A branch pulls a revision over its line once: who fetches it from the center, and who waits to have it from there.
 
-One edge holds the lease "pull:HEX" while it fetches, and renews it while bytes come. The others wait until an edge of the
-branch holds the whole file, and fetch it from all that do. When the holder of the lease dies, its lease runs out and the
-next one takes its turn: that costs seconds, and the bytes that the dead one had. An edge that has fetched lets its lease
-run out instead of giving it back, so that the others have seen its file before they could take it. The token of a lease
-guards nothing here: two that fetch at once write to disks of their own.
+One edge holds the lease "pull:HEX" while it fetches, and renews it while bytes come. The others wait until an edge of
+the branch holds the whole file, and fetch it from all that do. When the holder dies, its lease runs out and
+the next one takes its turn: that costs seconds, and the bytes that the dead one had. An edge that has fetched lets its
+lease run out instead of giving it back, so that the others have seen its file before they could take it. The token of a
+lease guards nothing here: two that fetch at once write to disks of their own.
 
 Without an index everybody fetches for itself, from the center and from the peers of the settings.
 """

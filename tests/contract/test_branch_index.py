@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from index_servers import Proxy, certificate, cluster, sentinels, server
 
 from deltaic.names import ChannelName, RevisionName
 from edge.index import redis_index
@@ -15,7 +16,6 @@ from edge.index.keys import Keys
 from edge.index.memory import MemoryBranch, MemoryIndex
 from edge.index.redis_index import AnswerBounds, IndexServer, RedisIndex
 from edge.statistics import Outcome, RequestStatistics
-from index_servers import Proxy, certificate, cluster, sentinels, server
 
 FIRST, SECOND = (RevisionName("assistant", "sha256:" + digit * 64) for digit in "ab")
 STABLE = ChannelName("assistant", "stable")

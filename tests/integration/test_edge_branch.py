@@ -1,10 +1,12 @@
-"""Edges of one branch with one index between them: they answer for each other, and pull a version over the line once."""
+"""Edges of one branch with one index between them: they answer for each other, and pull a version once."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 from center_node import running_center
 from edge_node import ENGINE, EdgeNode, EdgeProcess, question, running_edge, until
@@ -31,8 +33,6 @@ async def an_index(folder: Path) -> AsyncIterator[str]:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -106,8 +106,6 @@ async def test_a_neighbour_that_is_killed_in_mid_answer_is_a_typed_error_and_the
 
 
 async def _ended_with(call: object) -> DeltaicError:
-    import grpc
-
     try:
         async for _ in call:  # type: ignore[attr-defined]
             pass

@@ -54,9 +54,7 @@ def test_requests_that_were_under_way_when_it_opened_do_not_prolong_it():
     assert breaker.allows(1.0)
 
 
-STEPS = st.lists(
-    st.tuples(st.floats(0.0, 3.0), st.sampled_from(["begin", "succeeded", "failed", "left"])), max_size=60
-)
+STEPS = st.lists(st.tuples(st.floats(0.0, 3.0), st.sampled_from(["begin", "succeeded", "failed", "left"])), max_size=60)
 
 
 @given(STEPS)

@@ -16,7 +16,9 @@ IDLE = Place(slots=4, seconds_per_token=0.01)
         pytest.param(Place(slots=4, running=4, seconds_per_token=0.01), 0.64, id="the next slot that gets free"),
         pytest.param(Place(slots=4, running=4, waiting=4, seconds_per_token=0.01), 3.2, id="after those who wait"),
         pytest.param(Place(slots=4, seconds_per_token=0.01, load_seconds=3.0), 3.0, id="not loaded"),
-        pytest.param(Place(slots=4, seconds_per_token=0.01, cached_bytes=200), -0.05, id="half of the prompt is cached"),
+        pytest.param(
+            Place(slots=4, seconds_per_token=0.01, cached_bytes=200), -0.05, id="half of the prompt is cached"
+        ),
         pytest.param(Place(slots=4, seconds_per_token=0.01, cached_bytes=9999), -0.1, id="all of it"),
         pytest.param(Place(slots=4, seconds_per_token=0.01, round_trip=0.02), 0.02, id="over a line"),
     ],
