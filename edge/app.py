@@ -20,7 +20,7 @@ from deltaic.engine.report import with_loads
 from deltaic.errors import DeltaicError
 from deltaic.gateway.gateway import Limits
 from deltaic.gateway.mounting import http_face
-from deltaic.names import RevisionName
+from deltaic.names import ChannelName, RevisionName
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
@@ -42,6 +42,8 @@ from deltaic.transfer.update import USUAL_LIMITS
 from deltaic.v1 import content_pb2_grpc, fleet_pb2, fleet_pb2_grpc, inference_pb2, inference_pb2_grpc, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
 from edge.answer import Answers
+from edge.branch.branch import Branch
+from edge.branch.ways import Here, Policy
 from edge.branch_deltas import earlier, file_of
 from edge.center_line import CenterLine
 from edge.coming import Coming
@@ -49,11 +51,12 @@ from edge.config import EdgeSettings
 from edge.fleet import Fleet
 from edge.fleet_servicer import FleetServicer
 from edge.hot.hot_set import HotSet
+from edge.hot.load_costs import Tier
 from edge.hot.needs import Needs, vram_budget
 from edge.hot.patience import Patience
 from edge.hot.tending import tended
 from edge.index.embedded_valkey import EmbeddedValkey
-from edge.index.entries import NodeEntry
+from edge.index.entries import NodeEntry, RevisionEntry
 from edge.index.keys import Keys
 from edge.index.prefixes import PrefixBook
 from edge.index.redis_index import IndexServer, RedisIndex
@@ -62,6 +65,7 @@ from edge.index.showing import advertised, shown
 from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer
+from edge.named_answers import NamedAnswers
 from edge.noted_answers import NotedAnswers
 from edge.operation.counts import Counts
 from edge.operation.desk import Desk
@@ -72,6 +76,7 @@ from edge.operation.peers import PeerSources
 from edge.operation.reload import Reload
 from edge.operation.status import Sources, hot_bytes, status_of
 from edge.operation.watches import CountedHost, LineWatch, LoadedWatch
+from edge.places import Places
 from edge.response_cache import ResponseCache
 from edge.response_settings import answer_bounds, cache_settings
 from edge.route import Target
@@ -80,6 +85,7 @@ from edge.spool.journal import STARTED, STOPPED, SWITCH_FAILED, SWITCHED, Journa
 from edge.spool.spool import Spool
 from edge.spool.tally import Tally
 from edge.statistics import RequestStatistics
+from edge.tags import TAGS_NAME, TagBook
 
 _log = structlog.get_logger(__name__)
 
@@ -149,6 +155,7 @@ class Edge:
             if valkey is not None:
                 await stack.enter_async_context(valkey.running())
             await stack.enter_async_context(parts.index.running(parts.entry))
+            await stack.enter_async_context(parts.branch.running())
             await stack.enter_async_context(parts.server.running(grace=settings.drain_seconds, serving=False))
             self.port = parts.server.port
             limits = Limits(settings.request_seconds, settings.http_body_bytes)
@@ -223,6 +230,13 @@ class _Parts:
             secret=secret,
             answers=answer_bounds(settings),
         )
+        self.branch = Branch(
+            self.index,
+            lambda address: open_channel(address, node=node),
+            lambda: settings.peers,
+            self._address,
+            hedge_share=settings.hedge_share,
+        )
         self._prefetch_seconds = settings.hot_prefetch_seconds
         gpus = NvmlGpus().gpus()
         self.hot_set = HotSet(
@@ -254,17 +268,23 @@ class _Parts:
             in_flight=settings.fetch_streams,
             limits=replace(USUAL_LIMITS, wait_seconds=settings.delta_wait),
             keeper=DeltaKeeper(deltas.shelf) if settings.deltas_bytes else None,
+            turns=self.branch.turns(settings.fetch_rate, self._obtained),
         )
         self._mirror = Mirror(files, self._follower.held)
         self._reporter = Reporter(calls, center, every=settings.report_seconds)
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         self._coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
         self._line = CenterLine(calls, center, self._coming)
-        answers = Answers(self.hot_set, self._mirror, self._coming, self._line, self.index, self._statistics)
+        here = Here(self.hot_set.loaded, self._mirror.held, self._coming, self._shown, self._load_seconds)
+        ways = self.branch.ways(here, lambda: self._line.up, Policy(frozenset(settings.no_escalation)), secret)
+        places = Places(self.hot_set, self.branch.lines, self._line)
+        answers = Answers(ways, self.branch.trying, places, self.hot_set.serving, self.index, self._statistics)
         self._cache = ResponseCache(cache_settings(settings, node), self.index, secret)
-        self.answers = NotedAnswers(
+        noted = NotedAnswers(
             node, answers, self._cache, self._revision_of, self.index, self._prefixes, secret, self._statistics
         )
+        self.tags = TagBook(calls, center, folder / TAGS_NAME)
+        self.answers = NamedAnswers(noted, self.tags, self._is_channel)
         self._tally = Tally(own.journal.note)
         self.door = Door(self.answers, node, own.counts, self._tally)
         self._delivery = Delivery(calls, center, node, own.journal, random.random)
@@ -320,6 +340,7 @@ class _Parts:
         await self.server.set_serving(True, [_CONTENT, _REGISTRY, _FLEET])
         book = ChannelBook(self._folder / BOOK_NAME, self._followed)
         await asyncio.to_thread(book.load)
+        await asyncio.to_thread(self.tags.load)
         for record in book.records.values():
             self._mirror.learn(record.states())
         await self.health.update()
@@ -347,21 +368,31 @@ class _Parts:
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
         held = self._held()
-        keys, leases = self.hot_set.keys(), self.hot_set.leases()
-        beats = {worker.spec.revision: worker.pulse.last for worker in self._host.workers()}
-        return NodeEntry(
-            advertised(self._advertise, self._listen, self.server.port),
-            {
-                revision: shown(
-                    held=revision in held,
-                    keys=tuple(sorted(key for key, answers in keys.items() if answers == revision)),
-                    leases=leases.get(revision, 0),
-                    beat=beats.get(revision),
-                    prefixes=self._prefixes.of(revision),
-                )
-                for revision in held | set(keys.values())
-            },
+        revisions = held | set(self.hot_set.keys().values())
+        return NodeEntry(self._address(), {revision: self._shown(revision) for revision in revisions})
+
+    def _shown(self, revision: RevisionName) -> RevisionEntry:
+        """What this edge has of one revision."""
+        workers = {worker.spec.revision: worker for worker in self._host.workers()}
+        return shown(
+            held=self._mirror.manifest(revision) is not None,
+            keys=tuple(sorted(key for key, answers in self.hot_set.keys().items() if answers == revision)),
+            leases=self.hot_set.leases().get(revision, 0),
+            beat=workers[revision].pulse.last if revision in workers else None,
+            prefixes=self._prefixes.of(revision),
         )
+
+    def _address(self) -> str:
+        """Where neighbours reach this edge."""
+        return advertised(self._advertise, self._listen, self.server.port)
+
+    def _load_seconds(self, revision: RevisionName) -> float:
+        manifest = self._files.manifest(revision.hex)
+        return self.hot_set.costs.seconds(str(revision), manifest.size if manifest is not None else 0, Tier.DISK)
+
+    def _is_channel(self, name: ChannelName) -> bool:
+        """Whether this edge knows a channel by that name."""
+        return name in self._followed or self._mirror.held(name) is not None
 
     def _held(self) -> set[RevisionName]:
         return {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
@@ -433,6 +464,10 @@ class _Parts:
     def _hot_set_changed(self) -> None:
         self._loaded.look()
         self.index.changed()
+
+    def _obtained(self, state: ChannelState) -> None:
+        """A revision is complete on disk: neighbours may have it, whether or not it serves here yet."""
+        self._mirror.learn([state])
 
     def _moved(self, state: fleet_pb2.ModelState | None = None) -> None:
         """A channel is in another phase, or an update has come further."""
