@@ -161,7 +161,7 @@ class Edge:
             limits = Limits(settings.request_seconds, settings.http_body_bytes)
             self.http_port = await stack.enter_async_context(
                 http_face(
-                    parts.door,
+                    parts.answers,
                     settings.http,
                     limits,
                     grace=settings.drain_seconds,
@@ -283,14 +283,14 @@ class _Parts:
         noted = NotedAnswers(
             node, answers, self._cache, self._revision_of, self.index, self._prefixes, secret, self._statistics
         )
-        self.tags = TagBook(calls, center, folder / TAGS_NAME)
-        self.answers = NamedAnswers(noted, self.tags, self._is_channel)
         self._tally = Tally(own.journal.note)
-        self.door = Door(self.answers, node, own.counts, self._tally)
+        self.door = Door(noted, node, own.counts, self._tally)
+        self.tags = TagBook(calls, center, folder / TAGS_NAME)
+        self.answers = NamedAnswers(self.door, self.tags, self._is_channel)
         self._delivery = Delivery(calls, center, node, own.journal, random.random)
         self.server = Server(settings.listen)
         self._operate(settings)
-        self._register(InferenceServicer(self.door, settings.request_seconds), settings.center)
+        self._register(InferenceServicer(self.answers, settings.request_seconds), settings.center)
 
     def _operate(self, settings: EdgeSettings) -> None:
         """The operator's part: health, status, metrics, reload."""

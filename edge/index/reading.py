@@ -1,8 +1,9 @@
 """Reads on the way of a request: many in one round trip, none waited for longer than a few milliseconds.
 
 One connection is read over. What was asked while it was busy goes together in the next round trip, so that a reader
-that gave up costs no connection, and a slow server no more than one. After FAILURES_MOST round trips that came too late
-or not at all, nothing is asked until a `probe` from the background finds the server quick again.
+that gave up costs no connection, and a slow server no more than one. After FAILURES_MOST failures in a row (an error,
+or silence for five times as long as a read is waited for: on a busy machine a reply may just be late) nothing is asked
+until a `probe` from the background finds the server quick again.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ Command = tuple[Any, ...]
 FAILURES_MOST = 3
 MAX_WAITING = 1024
 MAX_COMMANDS = 1024
+_SLOW_TIMES = 5
 FAILURES = (RedisError, OSError, TimeoutError, ValueError, AttributeError, KeyError, IndexError, TypeError)
 """What a client raises for servers that are gone, odd or not what they say they are."""
 
@@ -31,7 +33,9 @@ class Reader:
         """`seconds` is how long a read is waited for, `call_seconds` how long the connection is kept for a reply."""
         self._client = client
         self._seconds = seconds
+        self._slow = _SLOW_TIMES * seconds
         self._call_seconds = call_seconds
+        self._timer: asyncio.TimerHandle
         self._waiting: deque[tuple[Sequence[Command], asyncio.Future[list[Any] | None]]] = deque()
         self._wake = asyncio.Event()
         self._failures = 0
@@ -54,7 +58,7 @@ class Reader:
         await self._ask([command], self._call_seconds)  # with a connection to be made, a first one may be slow
         started = time.monotonic()
         replies = await self._ask([command], self._call_seconds)
-        if replies is not None and time.monotonic() - started <= max(self._seconds, 0.005):
+        if replies is not None and time.monotonic() - started <= self._slow:
             self._failures = 0
 
     async def run(self) -> None:
@@ -87,7 +91,8 @@ class Reader:
         if not asked:
             return
         self.round_trips += 1
-        started, late = time.monotonic(), asyncio.get_running_loop().call_later(self._seconds, self._failed)
+        started = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(self._slow, self._silent)
         replies: list[Any] | None = None
         with suppress(*FAILURES):
             async with asyncio.timeout(self._call_seconds):
@@ -96,11 +101,11 @@ class Reader:
                     for command in commands:
                         pipeline.execute_command(*command)
                 replies = await pipeline.execute(raise_on_error=False)
-        late.cancel()
+        self._timer.cancel()
         if replies is None:
-            if time.monotonic() - started < self._seconds:
-                self._failed()
-        elif time.monotonic() - started < self._seconds and self.up:
+            self.errors += 1
+        self._failures += 1
+        elif time.monotonic() - started < self._slow and self.up:
             self._failures = 0
         self._give(asked, replies)
 
@@ -124,6 +129,8 @@ class Reader:
             if not future.done():
                 future.set_result(own)
 
-    def _failed(self) -> None:
+    def _silent(self) -> None:
+        """Nothing came for `_slow` seconds: as bad as a failure, and so is each time as long after it."""
         self.errors += 1
         self._failures += 1
+        self._timer = asyncio.get_running_loop().call_later(self._slow, self._silent)
