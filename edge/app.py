@@ -57,6 +57,7 @@ from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer
 from edge.named_answers import NamedAnswers
 from edge.places import Places
+from edge.route import Target
 from edge.statistics import RequestStatistics
 from edge.tags import TAGS_NAME, TagBook
 
@@ -208,7 +209,7 @@ class _Parts:
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
         line = CenterLine(calls, center, coming)
-        here = Here(self.hot_set.loaded, self._mirror.held, coming, self._shown, self._load_seconds)
+        here = Here(self.hot_set.loaded, self._held, coming, self._shown, self._load_seconds)
         ways = self.branch.ways(here, lambda: line.up, Policy(frozenset(settings.no_escalation)), secret)
         places = Places(self.hot_set, self.branch.lines, line)
         answers = Answers(ways, self.branch.trying, places, self.hot_set.serving, self.index, self._statistics)
@@ -270,6 +271,10 @@ class _Parts:
     def _load_seconds(self, revision: RevisionName) -> float:
         manifest = self._files.manifest(revision.hex)
         return usual_load_seconds(manifest.size if manifest is not None else 0)
+
+    def _held(self, target: Target) -> RevisionName | None:
+        """Which revision this edge answers a target with, or could from its disk."""
+        return self.hot_set.keys().get(str(target)) or self._mirror.held(target)
 
     def _is_channel(self, name: ChannelName) -> bool:
         """Whether this edge knows a channel by that name."""
