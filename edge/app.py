@@ -56,7 +56,10 @@ from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer
 from edge.named_answers import NamedAnswers
+from edge.noted_answers import NotedAnswers
 from edge.places import Places
+from edge.response_cache import ResponseCache
+from edge.response_settings import answer_bounds, cache_settings
 from edge.route import Target
 from edge.statistics import RequestStatistics
 from edge.tags import TAGS_NAME, TagBook
@@ -181,6 +184,7 @@ class _Parts:
             Keys(settings.branch, node),
             self._statistics,
             secret=secret,
+            answers=answer_bounds(settings),
         )
         self.branch = Branch(
             self.index,
@@ -209,12 +213,16 @@ class _Parts:
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
         line = CenterLine(calls, center, coming)
-        here = Here(self.hot_set.loaded, self._held, coming, self._shown, self._load_seconds)
+        here = Here(self.hot_set.loaded, self._revision_of, coming, self._shown, self._load_seconds)
         ways = self.branch.ways(here, lambda: line.up, Policy(frozenset(settings.no_escalation)), secret)
         places = Places(self.hot_set, self.branch.lines, line)
         answers = Answers(ways, self.branch.trying, places, self.hot_set.serving, self.index, self._statistics)
+        self._cache = ResponseCache(cache_settings(settings, node), self.index, secret)
+        noted = NotedAnswers(
+            node, answers, self._cache, self._revision_of, self.index, self._prefixes, secret, self._statistics
+        )
         self.tags = TagBook(calls, center, folder / TAGS_NAME)
-        self.answers = NamedAnswers(answers, self.tags, self._is_channel)
+        self.answers = NamedAnswers(noted, self.tags, self._is_channel)
         self.server = Server(settings.listen)
         self._register(InferenceServicer(self.answers, settings.request_seconds), settings.center)
 
@@ -249,8 +257,7 @@ class _Parts:
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
-        held = {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
-        revisions = held | set(self.hot_set.keys().values())
+        revisions = self._held() | set(self.hot_set.keys().values())
         return NodeEntry(self._address(), {revision: self._shown(revision) for revision in revisions})
 
     def _shown(self, revision: RevisionName) -> RevisionEntry:
@@ -272,8 +279,11 @@ class _Parts:
         manifest = self._files.manifest(revision.hex)
         return usual_load_seconds(manifest.size if manifest is not None else 0)
 
-    def _held(self, target: Target) -> RevisionName | None:
-        """Which revision this edge answers a target with, or could from its disk."""
+    def _held(self) -> set[RevisionName]:
+        return {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
+
+    def _revision_of(self, target: Target) -> RevisionName | None:
+        """Which revision this edge answers a target with."""
         return self.hot_set.keys().get(str(target)) or self._mirror.held(target)
 
     def _is_channel(self, name: ChannelName) -> bool:
@@ -293,6 +303,7 @@ class _Parts:
         """A channel is in another phase, or an update has come further."""
         self._mirror.changed()
         self.hot_set.let_go_of_removed()
+        self._cache.keep_only(self._held() | set(self.hot_set.keys().values()))
         self._reporter.changed()
         self.index.changed()
 

@@ -65,7 +65,20 @@ class Server:
 def server(folder: Path, *flags: str, port: int = 0, password: str = "") -> Iterator[Server]:
     """One Valkey server that keeps nothing."""
     port = port or free_port()
-    own = ("--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder))
+    own = (
+        "--port",
+        str(port),
+        "--bind",
+        HOST,
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        str(folder),
+        "--enable-debug-command",
+        "yes",
+    )
     secret = ("--requirepass", password) if password else ()
     started = Server(_started((*own, *secret, *flags)), port, password)
     try:

@@ -65,16 +65,21 @@ def origin(made: pb.Completion | pb.EmbedResponse) -> dict[str, object]:
             "first_token_ms": round(times.first_token_ms, 3),
             "decode_ms": round(times.decode_ms, 3),
         }
+        if made.from_cache:
+            facts["from_cache"] = True
     return facts
 
 
 def origin_headers(made: pb.Completion | pb.EmbedResponse) -> dict[str, str]:
     """The same as headers."""
-    return {
+    headers = {
         "x-deltaic-revision": made.revision,
         "x-deltaic-node": made.node,
         "x-deltaic-answered-by": _role(made),
     }
+    if isinstance(made, pb.Completion) and made.from_cache:
+        headers["x-deltaic-from-cache"] = "true"
+    return headers
 
 
 def fingerprint(revision: str) -> str | None:

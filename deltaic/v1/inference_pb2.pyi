@@ -656,6 +656,7 @@ class Completion(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ANSWERED_BY_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    FROM_CACHE_FIELD_NUMBER: _builtins.int
     finish_reason: Global___Completion.FinishReason.ValueType
     """Why."""
     revision: _builtins.str
@@ -664,6 +665,8 @@ class Completion(_message.Message):
     """Role of the node that answered."""
     node: _builtins.str
     """Name of the node that answered."""
+    from_cache: _builtins.bool
+    """Whether it is the answer to an earlier request that was the same, streamed again: no worker took part."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens counted."""
@@ -681,10 +684,11 @@ class Completion(_message.Message):
         revision: _builtins.str = ...,
         answered_by: Global___NodeRole.ValueType = ...,
         node: _builtins.str = ...,
+        from_cache: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "finish_reason", b"finish_reason", "node", b"node", "revision", b"revision", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "finish_reason", b"finish_reason", "from_cache", b"from_cache", "node", b"node", "revision", b"revision", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 SCHEMES = tuple(f"{tls}{kind}" for kind in ("", "+sentinel", "+cluster") for tls in ("redis", "rediss"))
@@ -78,6 +79,15 @@ def parsed(url: str) -> Place:
         _login(unquote(user), unquote(password) if colon else ""),
         _login(query.get("sentinel_username", ""), query.get("sentinel_password", "")),
     )
+
+
+async def close(client: Client) -> None:
+    """Close its connections, those to Sentinels too. Raises RedisError, OSError."""
+    await client.aclose()
+    pool = client.connection_pool if isinstance(client, Redis) else None
+    if isinstance(pool, SentinelConnectionPool):
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def without_secrets(url: str) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from deltaic.names import RevisionName
-from edge.index import node_json
+from edge.index import node_json, rates
 from edge.index.entries import NodeEntry
 from edge.index.functions import Functions
 from edge.index.index import NODE_TTL
@@ -71,9 +73,9 @@ class Writer:
         """Everything that changed, and what was written longer than `due` seconds ago. Raises RedisError, OSError."""
         if not await self._client.execute_command("EXISTS", self._keys.of_node):
             self.lost()
+        await self._learn_others()  # first: a replica that takes no writes can be read
         await self._send(self._node_commands(entry, due))
         await self._send(self._count_commands())
-        await self._learn_others()
         await self._answers()
 
     def lost(self) -> None:
@@ -120,13 +122,11 @@ class Writer:
 
     def _count_commands(self) -> list[tuple[Any, ...]]:
         commands: list[tuple[Any, ...]] = []
-        for bucket, counts in self._statistics.take_changed().items():
-            key = self._keys.requests(bucket.model, bucket.minute)
-            fields = ((f"{self._keys.node}:{outcome}", count) for outcome, count in counts.items())
-            commands += [("HSET", key, *(part for pair in fields for part in pair)), ("EXPIRE", key, REQUESTS_TTL)]
+        for model in sorted({bucket.model for bucket in self._statistics.take_changed()}):
+            counted = rates.written(self._statistics.minutes(model))
+            commands.append(("SET", self._keys.requests(model), counted, "EX", REQUESTS_TTL))
         for (window, tenant), tokens in self._shares.take_changed().items():
-            key = self._keys.served(window, tenant)
-            commands += [("HSET", key, self._keys.node, tokens), ("EXPIRE", key, SERVED_TTL)]
+            commands.append(("SET", self._keys.served(window, tenant), tokens, "EX", SERVED_TTL))
         return commands
 
     async def _send(self, commands: Sequence[tuple[Any, ...]]) -> None:
@@ -140,12 +140,15 @@ class Writer:
             for command, reply in zip(part, replies, strict=True):
                 if not isinstance(reply, Exception):
                     continue
-                if str(reply).startswith("WRONGTYPE") or "WRONGTYPE" in str(reply):
+                if "WRONGTYPE" in str(reply):
                     await self._client.execute_command("UNLINK", command[1])
                 raise reply
 
     async def _learn_others(self) -> None:
-        found = await self._client.execute_command("ZREVRANGE", self._keys.nodes, 0, MAX_NEIGHBOURS)
+        try:
+            found = await self._client.execute_command("ZREVRANGE", self._keys.nodes, 0, MAX_NEIGHBOURS)
+        except ResponseError:  # garbage, which the writes replace
+            found = []
         names = [name.decode("utf-8", "replace") for name in found if len(name) <= _MOST_NODE_NAME]
         self.others = tuple(sorted(name for name in names if name != self._keys.node))
 

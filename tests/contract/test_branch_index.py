@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 
 import pytest
-from index_servers import Proxy, certificate, cluster, sentinels, server
+from index_servers import Proxy, Server, certificate, cluster, sentinels, server
 
 from deltaic.names import ChannelName, RevisionName
 from edge.index import redis_index
@@ -54,42 +54,74 @@ def on_server(url: str, ca=None) -> Branch:
 
 
 ACL = (
-    "on >secret resetkeys ~deltaic:{hospital}:* resetchannels -@all +client|setname +client|setinfo +ping +exists "
-    "+getrange +hgetall +zrevrange +type +set +get +strlen +hset +hget +hmget +hdel +hincrby +expire +pexpire +pttl "
+    "on >secret resetkeys ~deltaic:{hospital}:* resetchannels -@all +client|setname +client|setinfo +exists "
+    "+getrange +zrevrange +hgetall +type +set +get +strlen +hset +hget +hmget +hdel +hincrby +expire +pexpire +pttl "
     "+del +unlink +zadd +zrem +zcard +zpopmin +zrangebyscore +zremrangebyscore +time +multi +exec +discard"
 )
 """As docs/formats/index.md says it."""
-FUNCTIONS = "+fcall +function|load"
-SCRIPTS = "+eval +evalsha"
-KINDS = ["memory", "single", "scripts", "sentinel", "cluster", "tls"]
+WAYS = {"functions": "+fcall +function|load", "scripts": "+eval +evalsha"}
+IN_CLUSTERS = " +cluster|slots +command"
+KINDS = ["memory", "functions", "scripts", "sentinel", "cluster", "tls"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Kind -> address and processes of servers that are started when they are first asked for, and emptied again."""
+    with ExitStack() as stack:
+        started = {}
+
+        def of_kind(kind: str):
+            if kind not in started:
+                folder = tmp_path_factory.mktemp(kind)
+                if kind == "single":
+                    valkey = stack.enter_context(server(folder, password="admin"))
+                    started[kind] = valkey.url, [valkey]
+                else:
+                    started[kind] = stack.enter_context({"sentinel": sentinels, "cluster": cluster}[kind](folder))
+            url, processes = started[kind]
+            for process in processes if kind == "cluster" else processes[:1]:
+                process.do("FLUSHALL")
+            return url, processes
+
+        yield of_kind
+
+
+@contextmanager
+def only_allowed(valkey: Server, ways: str) -> Iterator[set[bytes]]:
+    """A user `deltaic` that may do what the documents say; what it was refused is in the set afterwards."""
+    refused: set[bytes] = set()
+    valkey.do("ACL", "SETUSER", "deltaic", "reset", *ACL.split(), *ways.split())
+    valkey.do("ACL", "LOG", "RESET")
+    yield refused
+    refused |= {dict(zip(line[::2], line[1::2], strict=True))[b"object"] for line in valkey.do("ACL", "LOG")}
 
 
 @pytest.fixture(params=KINDS)
-async def branch(request, tmp_path, monkeypatch) -> AsyncIterator[Branch]:
+async def branch(request, place, tmp_path, monkeypatch) -> AsyncIterator[Branch]:
     monkeypatch.setattr(redis_index, "RECONCILE_SECONDS", 0.3)
-    async with AsyncExitStack() as stack:
-        if request.param == "memory":
+    match request.param:
+        case "memory":
             shared = MemoryBranch(most_bytes=ANSWERS.most_bytes)
             yield Branch(lambda name, statistics: MemoryIndex(shared, name, statistics))
-        elif request.param in ("single", "scripts"):
-            valkey = stack.enter_context(server(tmp_path, password="admin"))
-            ways = FUNCTIONS if request.param == "single" else SCRIPTS
-            valkey.do("ACL", "SETUSER", "deltaic", *ACL.split(), *ways.split())
-            valkey.do("ACL", "LOG", "RESET")
-            yield on_server(f"redis://deltaic:secret@127.0.0.1:{valkey.port}/0")
-            refused = {str(entry) for entry in valkey.do("ACL", "LOG")}
-            assert not [entry for entry in refused if request.param == "single" or "fcall" not in entry], refused
-        elif request.param == "sentinel":
-            url, _ = stack.enter_context(sentinels(tmp_path))
-            yield on_server(url)
-        elif request.param == "cluster":
-            url, _ = stack.enter_context(cluster(tmp_path))
-            yield on_server(url)
-        else:
+        case "functions" | "scripts" as ways:
+            _, (valkey,) = place("single")
+            with only_allowed(valkey, WAYS[ways]) as refused:
+                yield on_server(f"redis://deltaic:secret@127.0.0.1:{valkey.port}/0")
+            # Where functions are not allowed, that is found out by asking for one.
+            assert refused <= ({b"fcall"} if ways == "scripts" else set())
+        case "cluster":
+            url, nodes = place("cluster")
+            with ExitStack() as stack:
+                refused = [stack.enter_context(only_allowed(node, WAYS["functions"] + IN_CLUSTERS)) for node in nodes]
+                yield on_server(url.replace("://", "://deltaic:secret@"))
+            assert not set.union(*refused)
+        case "tls":
+            _, (valkey,) = place("single")
             ca, context = certificate(tmp_path)
-            valkey = stack.enter_context(server(tmp_path))
-            proxy = await stack.enter_async_context(Proxy(valkey.port, context).running())
-            yield on_server(f"rediss://127.0.0.1:{proxy.port}/0", ca)
+            async with Proxy(valkey.port, context).running() as proxy:
+                yield on_server(f"rediss://:admin@127.0.0.1:{proxy.port}/0", ca)
+        case kind:
+            yield on_server(place(kind)[0])
 
 
 async def becomes(read, wanted, seconds: float = 15.0) -> None:

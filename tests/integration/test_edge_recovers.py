@@ -329,7 +329,7 @@ async def _answers_while(edge: EdgeNode, disturb, times: int) -> int:
 
 async def _has_all_kinds(redis: "Redis") -> bool:
     keys = await redis.keys("*")
-    kinds = ("node:edge@test", "node:edge@test:held", "node:edge@test:serving", "holders:assistant")
+    kinds = ("node:edge@test", "node:edge@test:of:assistant", "}:nodes")
     return all(any(key.endswith(kind) for key in keys) for kind in kinds) and any(":requests:" in key for key in keys)
 
 

@@ -1,6 +1,7 @@
 """The index against real servers: embedded, external, flushed, killed, full of garbage, absent."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -14,21 +15,21 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
+from deltaic.names import ChannelName, RevisionName
 from edge.errors import IndexUnreachable
 from edge.index import embedded_valkey
 from edge.index import redis_index as index_module
 from edge.index.embedded_valkey import EmbeddedValkey
-from edge.index.redis_index import Index, Keys, NodeEntry
+from edge.index.entries import NodeEntry, RevisionEntry
+from edge.index.index import NODE_TTL
+from edge.index.keys import REQUESTS_TTL, Keys
+from edge.index.redis_index import AnswerBounds, IndexServer, RedisIndex
 from edge.statistics import Outcome, RequestStatistics
 
 KEYS = Keys("hospital", "edge@one")
-REVISION = "models/assistant/revisions/sha256:" + "a" * 64
-ENTRY = NodeEntry(
-    held=frozenset({REVISION}),
-    serving={REVISION: "models/assistant/channels/stable"},
-    leases={REVISION: 2},
-    models=frozenset({"assistant"}),
-)
+REVISION = RevisionName("assistant", "sha256:" + "a" * 64)
+STABLE = ChannelName("assistant", "stable")
+ENTRY = NodeEntry("10.0.0.8:7410", {REVISION: RevisionEntry(True, (str(STABLE),), 2)})
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +43,9 @@ async def server(tmp_path):
         yield valkey
 
 
-def mirrored(url: str, *, keys: Keys = KEYS, statistics: RequestStatistics | None = None):
-    return Index(url, keys, statistics or RequestStatistics()).running(lambda: ENTRY)
+def mirrored(url: str, *, keys: Keys = KEYS, statistics: RequestStatistics | None = None, read_seconds: float = 2.0):
+    server = IndexServer(url, read_seconds=read_seconds)
+    return RedisIndex(server, keys, statistics or RequestStatistics()).running(lambda: ENTRY)
 
 
 async def until(condition, seconds: float = 10.0) -> None:
@@ -55,25 +57,42 @@ async def until(condition, seconds: float = 10.0) -> None:
 
 async def test_the_index_shows_what_the_node_holds_serves_and_uses(server):
     async with mirrored(server.url), Redis.from_url(server.url, decode_responses=True) as redis:
-        await until(lambda: redis.exists(KEYS.of_node()))
-        assert await redis.smembers(KEYS.of_node("held")) == {REVISION}
-        assert await redis.hgetall(KEYS.of_node("serving")) == {REVISION: "models/assistant/channels/stable"}
-        assert await redis.hgetall(KEYS.of_node("leases")) == {REVISION: "2"}
-        for part in ("", "held", "serving", "leases"):
-            assert 0 < await redis.ttl(KEYS.of_node(part)) <= index_module.NODE_TTL
+        await until(lambda: redis.exists(KEYS.of_node))
+        shown = json.loads(await redis.get(KEYS.of_model("assistant")))
+        assert shown["address"] == "10.0.0.8:7410"
+        assert (shown["revisions"]["a" * 64]["held"], shown["revisions"]["a" * 64]["leases"]) == (True, 2)
+        assert shown["revisions"]["a" * 64]["keys"] == ["models/assistant/channels/stable"]
+        for key in (KEYS.of_node, KEYS.of_model("assistant")):
+            assert 0 < await redis.ttl(key) <= NODE_TTL
+
+
+async def test_every_key_has_an_end(server):
+    statistics = RequestStatistics()
+    statistics.record("assistant", Outcome.ANSWERED)
+    index = RedisIndex(IndexServer(server.url), KEYS, statistics, answers=AnswerBounds(60, 10_000))
+    async with index.running(lambda: ENTRY), Redis.from_url(server.url) as redis:
+        index.count_served("ward", 5)
+        index.store(REVISION, "c" * 64, b"value")
+        assert await index.lease("pull", 5)
+        await until(lambda: redis.exists(KEYS.answer(REVISION, "c" * 64)))
+        await until(lambda: redis.exists(KEYS.requests("assistant")))
+        keys = await redis.keys("*")
+        kinds = {key.decode().removeprefix(KEYS.base).partition(":")[0] for key in keys}
+        assert kinds == {"nodes", "node", "requests", "served", "lease", "fence", "answer", "answers"}
+        assert [key for key in keys if await redis.ttl(key) < 0] == []
 
 
 async def test_a_change_is_written_long_before_the_next_reconcile(server, monkeypatch):
     monkeypatch.setattr(index_module, "RECONCILE_SECONDS", 60)
     statistics = RequestStatistics()
     async with mirrored(server.url, statistics=statistics) as index, Redis.from_url(server.url) as redis:
-        await until(lambda: redis.exists(KEYS.of_node()))
+        await until(lambda: redis.exists(KEYS.of_node))
         statistics.record("assistant", Outcome.ANSWERED)
         minute = next(iter(statistics._buckets)).minute
         index.changed()
-        await until(lambda: redis.exists(KEYS.requests("assistant", minute)), 2)
-        assert await redis.hgetall(KEYS.requests("assistant", minute)) == {b"edge@one:answered": b"1"}
-        assert 0 < await redis.ttl(KEYS.requests("assistant", minute)) <= index_module.REQUESTS_TTL
+        await until(lambda: redis.exists(KEYS.requests("assistant")), 2)
+        assert json.loads(await redis.get(KEYS.requests("assistant"))) == {str(minute): {"answered": 1}}
+        assert 0 < await redis.ttl(KEYS.requests("assistant")) <= REQUESTS_TTL
 
 
 async def test_everything_comes_back_after_a_flush_counts_included(server):
@@ -81,7 +100,7 @@ async def test_everything_comes_back_after_a_flush_counts_included(server):
     statistics.record("assistant", Outcome.ANSWERED)
     minute = next(iter(statistics._buckets)).minute
     async with mirrored(server.url, statistics=statistics), Redis.from_url(server.url) as redis:
-        await until(lambda: redis.exists(KEYS.requests("assistant", minute)))
+        await until(lambda: redis.exists(KEYS.requests("assistant")))
         before = sorted(await redis.keys("*"))
         await redis.flushall()
 
@@ -89,7 +108,7 @@ async def test_everything_comes_back_after_a_flush_counts_included(server):
             return sorted(await redis.keys("*")) == before
 
         await until(same_keys)
-        assert await redis.hgetall(KEYS.requests("assistant", minute)) == {b"edge@one:answered": b"1"}
+        assert json.loads(await redis.get(KEYS.requests("assistant"))) == {str(minute): {"answered": 1}}
 
 
 async def test_neighbours_are_the_other_nodes_that_answer_for_a_model(server):
@@ -102,56 +121,56 @@ async def test_neighbours_are_the_other_nodes_that_answer_for_a_model(server):
     ):
 
         async def seen() -> bool:
-            return await one.neighbours("assistant") == ("edge@two",)
+            return [found.node for found in await one.neighbours(STABLE)] == ["edge@two"]
 
         await until(seen)
-        assert await one.neighbours("coder") == ()
+        assert await one.neighbours(ChannelName("coder", "stable")) == ()
+
+
+async def test_what_a_request_asks_of_the_index_is_one_round_trip(server, monkeypatch):
+    monkeypatch.setattr(index_module, "RECONCILE_SECONDS", 60)
+    async with mirrored(server.url, keys=Keys("hospital", "edge@two")), mirrored(server.url) as index:
+
+        async def learned() -> bool:
+            index.changed()
+            return index.others == ("edge@two",)
+
+        await until(learned)
+        await asyncio.sleep(0.3)  # until the writes that were asked for are done
+        before = index.round_trips
+        neighbours, cached, served, rates = await asyncio.gather(
+            index.neighbours(STABLE),
+            index.cached(REVISION, "c" * 64),
+            index.served(["ward", "kitchen"]),
+            index.rates(["assistant"]),
+        )
+        assert index.round_trips - before == 1
+        assert [found.node for found in neighbours] == ["edge@two"]
+        assert (cached, served, rates) == (None, {"ward": 0.0, "kitchen": 0.0}, {"assistant": 0.0})
+        index.count_served("ward", 1)
+        index.store(REVISION, "c" * 64, b"value")
+        index.changed()
+        assert index.round_trips - before == 1, "writes are not waited for"
 
 
 async def test_a_node_that_stops_in_order_withdraws_what_it_said(server):
     async with Redis.from_url(server.url) as redis:
         async with mirrored(server.url):
-            await until(lambda: redis.exists(KEYS.of_node()))
+            await until(lambda: redis.exists(KEYS.of_node))
         assert await redis.keys("*node:*") == []
-        assert await redis.zcard(KEYS.holders("assistant")) == 0
-
-
-async def test_garbage_under_our_keys_is_replaced_or_survived(server):
-    async with mirrored(server.url) as index, Redis.from_url(server.url) as redis:
-        await until(lambda: redis.exists(KEYS.of_node()))
-        await redis.set(KEYS.of_node("held"), b"\xff\xfe")
-        await redis.set(KEYS.holders("assistant"), "not a sorted set")
-        assert await index.neighbours("assistant") == ()
-
-        async def repaired() -> bool:
-            return await redis.type(KEYS.of_node("held")) == b"set"
-
-        await until(repaired)
-
-
-async def test_a_server_that_stops_answering_costs_a_read_fifty_milliseconds(server):
-    async with mirrored(server.url) as index:
-        assert server.pid is not None
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
-            started = time.monotonic()
-            assert await index.neighbours("assistant") == ()
-            assert time.monotonic() - started < 0.5
-            index.changed()
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
+        assert await redis.zcard(KEYS.nodes) == 0
 
 
 async def test_a_killed_embedded_server_is_started_again_and_filled(server):
     with capture_logs() as logs:
         async with mirrored(server.url), Redis.from_url(server.url) as redis:
-            await until(lambda: redis.exists(KEYS.of_node()))
+            await until(lambda: redis.exists(KEYS.of_node))
             first = server.pid
             os.kill(first, signal.SIGKILL)
 
             async def another() -> bool:
                 try:
-                    return bool(await redis.exists(KEYS.of_node())) and server.pid != first
+                    return bool(await redis.exists(KEYS.of_node)) and server.pid != first
                 except (RedisError, OSError):
                     return False
 
@@ -193,7 +212,7 @@ async def test_a_url_that_does_not_answer_is_one_clear_error_without_its_passwor
 
 def test_an_address_of_something_else_is_refused():
     with pytest.raises(IndexUnreachable, match="not the address of a Redis server"):
-        Index("http://127.0.0.1:80", KEYS, RequestStatistics())
+        RedisIndex(IndexServer("http://127.0.0.1:80"), KEYS, RequestStatistics())
 
 
 def test_the_embedded_server_dies_with_a_killed_edge(tmp_path):
