@@ -233,7 +233,7 @@ class _Parts:
         self.branch = Branch(
             self.index,
             lambda address: open_channel(address, node=node),
-            lambda: settings.peers,
+            lambda: own.peers.addresses,
             self._address,
             hedge_share=settings.hedge_share,
         )
@@ -275,7 +275,7 @@ class _Parts:
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         self._coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
         self._line = CenterLine(calls, center, self._coming)
-        here = Here(self.hot_set.loaded, self._mirror.held, self._coming, self._shown, self._load_seconds)
+        here = Here(self.hot_set.loaded, self._revision_of, self._coming, self._shown, self._load_seconds)
         ways = self.branch.ways(here, lambda: self._line.up, Policy(frozenset(settings.no_escalation)), secret)
         places = Places(self.hot_set, self.branch.lines, self._line)
         answers = Answers(ways, self.branch.trying, places, self.hot_set.serving, self.index, self._statistics)
@@ -367,8 +367,7 @@ class _Parts:
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
-        held = self._held()
-        revisions = held | set(self.hot_set.keys().values())
+        revisions = self._held() | set(self.hot_set.keys().values())
         return NodeEntry(self._address(), {revision: self._shown(revision) for revision in revisions})
 
     def _shown(self, revision: RevisionName) -> RevisionEntry:
@@ -390,16 +389,16 @@ class _Parts:
         manifest = self._files.manifest(revision.hex)
         return self.hot_set.costs.seconds(str(revision), manifest.size if manifest is not None else 0, Tier.DISK)
 
-    def _is_channel(self, name: ChannelName) -> bool:
-        """Whether this edge knows a channel by that name."""
-        return name in self._followed or self._mirror.held(name) is not None
-
     def _held(self) -> set[RevisionName]:
         return {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
 
     def _revision_of(self, target: Target) -> RevisionName | None:
         """Which revision this edge answers a target with."""
         return self.hot_set.keys().get(str(target)) or self._mirror.held(target)
+
+    def _is_channel(self, name: ChannelName) -> bool:
+        """Whether this edge knows a channel by that name."""
+        return name in self._followed or self._mirror.held(name) is not None
 
     async def _activate(self, state: ChannelState, path: Path, manifest: Manifest) -> None:
         before = self.hot_set.keys().get(str(state.channel))

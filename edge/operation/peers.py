@@ -20,6 +20,7 @@ class PeerSources:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._sources: list[Source] = []
         self._fixed = 0
+        self._in_use: tuple[str, ...] = ()
 
     def beside(self, *first: Source) -> Sequence[Source]:
         """The list, which begins with these for ever."""
@@ -27,11 +28,17 @@ class PeerSources:
         self._fixed += len(first)
         return self._sources
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The peers that are in use."""
+        return self._in_use
+
     def use(self, addresses: Sequence[str]) -> None:
         """These are the peers from now on; a fetch that runs goes on with those that it began with."""
         for address in addresses:
             if address not in self._channels:
                 self._channels[address] = self._connect(address)
+        self._in_use = tuple(addresses)
         peers = (peer_source(each, self._channels[each], self._limit) for each in addresses)
         self._sources[self._fixed :] = [CountedSource(each, self._counts) for each in peers]
 
