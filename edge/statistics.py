@@ -50,13 +50,9 @@ class RequestStatistics:
         self._dirty.add(bucket)
         self._forget(bucket.minute - KEEP_MINUTES)
 
-    def since(self, model: str, minute: int) -> int:
-        """Requests for a model in this minute (from the epoch) and after it."""
-        return sum(
-            counts.total()
-            for bucket, counts in self._buckets.items()
-            if bucket.model == model and bucket.minute >= minute
-        )
+    def minutes(self, model: str) -> dict[int, dict[str, int]]:
+        """Minute (from the epoch) -> outcome -> requests, of one model, the newest last."""
+        return {bucket.minute: self._counts(bucket) for bucket in self._buckets if bucket.model == model}
 
     def totals(self) -> fleet_pb2.RequestCounts:
         """All requests since the node started, as reports carry them."""

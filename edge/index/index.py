@@ -41,7 +41,10 @@ class BranchIndex(Protocol):
         ...
 
     async def rates(self, models: Collection[str]) -> Mapping[str, float]:
-        """Requests a second that the whole branch had for each model (the bare word) in the last minutes."""
+        """Requests a second that the whole branch had for each model (the bare word) in the last minutes.
+
+        Of this node alone while the index is not known; so is `served`.
+        """
         ...
 
     def count_served(self, tenant: str, tokens: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from deltaic.names import ChannelName, RevisionName
 from edge.index.entries import Lease, LeaseHeld, Neighbour, NodeEntry
 from edge.index.neighbours import matching
-from edge.index.rates import RATE_MINUTES, rate
+from edge.index.rates import rate, recent
 from edge.index.shares import Shares
 from edge.statistics import RequestStatistics
 
@@ -68,7 +68,7 @@ class MemoryIndex:
         counted = dict.fromkeys(models, 0)
         for shown in self._branch.nodes.values():
             for model in counted:
-                counted[model] += shown.statistics.since(model, int(now // 60) - RATE_MINUTES + 1)
+                counted[model] += recent(shown.statistics.minutes(model), now)
         return {model: rate(count, now) for model, count in counted.items()}
 
     def count_served(self, tenant: str, tokens: int) -> None:

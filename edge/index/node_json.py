@@ -9,6 +9,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from deltaic.names import RevisionName
@@ -29,6 +30,7 @@ def written(entry: NodeEntry) -> dict[str, bytes]:
     return {model: _within_bound(entry.address, revisions) for model, revisions in by_model.items()}
 
 
+@lru_cache(maxsize=64)
 def read(model: str, text: bytes) -> NodeEntry:
     """Raises ValueError for what `written` does not write."""
     if len(text) > MOST_BYTES:
@@ -51,15 +53,17 @@ def _within_bound(address: str, revisions: Mapping[str, RevisionEntry]) -> bytes
     """All that fits: what is loaded before what rests on the disk, and all of it before prefixes."""
     first = sorted(revisions, key=lambda hex_: (not revisions[hex_].keys, hex_))[:_MOST_REVISIONS]
     for prefixes, most in ((_MOST_PREFIXES, len(first)), (64, len(first)), (0, len(first)), (0, 32), (0, 1)):
-        shown = {hex_: _revision_written(revisions[hex_], prefixes) for hex_ in first[:most]}
-        text = json.dumps({"address": address, "revisions": shown}, separators=(",", ":")).encode()
+        shown = ",".join(f'"{hex_}":{_revision_written(revisions[hex_], prefixes)}' for hex_ in first[:most])
+        text = f'{{"address":{json.dumps(address)},"revisions":{{{shown}}}}}'.encode()
         if len(text) <= MOST_BYTES:
             return text
     return b'{"address":"","revisions":{}}'
 
 
-def _revision_written(entry: RevisionEntry, prefixes: int) -> dict[str, object]:
-    return {
+@lru_cache(maxsize=1024)
+def _revision_written(entry: RevisionEntry, prefixes: int) -> str:
+    """Most of what is written again every few moments is as it was."""
+    shown = {
         "held": entry.held,
         "keys": entry.keys[:_MOST_KEYS],
         "leases": entry.leases,
@@ -69,6 +73,7 @@ def _revision_written(entry: RevisionEntry, prefixes: int) -> dict[str, object]:
         "seconds_per_token": round(entry.seconds_per_token, 6),
         "prefixes": entry.prefixes[-prefixes:] if prefixes else (),
     }
+    return json.dumps(shown, separators=(",", ":"))
 
 
 def _revision_read(said: Any) -> RevisionEntry:

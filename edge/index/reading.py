@@ -35,7 +35,7 @@ class Reader:
         self._waiting: deque[tuple[Sequence[Command], asyncio.Future[list[Any] | None]]] = deque()
         self._wake = asyncio.Event()
         self._failures = 0
-        self._busy_since: float | None = None
+        self.round_trips = 0
         self._stopping = False
 
     @property
@@ -86,6 +86,7 @@ class Reader:
         asked = self._taken()
         if not asked:
             return
+        self.round_trips += 1
         started, late = time.monotonic(), asyncio.get_running_loop().call_later(self._seconds, self._failed)
         replies: list[Any] | None = None
         with suppress(*FAILURES):

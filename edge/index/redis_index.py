@@ -2,23 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from deltaic.names import ChannelName, RevisionName
 from edge.errors import IndexUnreachable
-from edge.index import node_json
+from edge.index import node_json, rates
 from edge.index.entries import Lease, LeaseHeld, Neighbour, NodeEntry
 from edge.index.functions import Functions
 from edge.index.index import READ_SECONDS
 from edge.index.keys import Keys
 from edge.index.neighbours import matching
-from edge.index.rates import RATE_MINUTES, rate
+from edge.index.rates import rate, recent
 from edge.index.reading import FAILURES, Reader
 from edge.index.secret import IndexSecret
 from edge.index.servers import client_maker, close, without_secrets
@@ -35,6 +34,7 @@ _CALL_SECONDS = 1.0
 _START_SECONDS = 3.0
 _STOP_SECONDS = 3.0
 _MOST_LEASE_NAME = 255
+_COUNT_DIGITS = 15
 _HINT = "start it, correct index_url, or leave index_url empty to use the embedded one"
 
 
@@ -76,6 +76,7 @@ class RedisIndex:
         self._shares = Shares()
         self._changed = asyncio.Event()
         self._up = True
+        self._writes = 0
         self._stopping = False
         try:
             make = client_maker(server.url, server.ca, seconds=_CALL_SECONDS)
@@ -92,6 +93,16 @@ class RedisIndex:
     @property
     def up(self) -> bool:
         return self._reader.up
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Nodes of the branch that wrote of late."""
+        return self._writer.others
+
+    @property
+    def round_trips(self) -> int:
+        """Reads that were sent on behalf of requests, and writes in the background, since the start."""
+        return self._reader.round_trips + self._writes
 
     @asynccontextmanager
     async def running(self, entry: Callable[[], NodeEntry]) -> AsyncIterator["RedisIndex"]:
@@ -126,23 +137,23 @@ class RedisIndex:
 
     async def neighbours(self, target: ChannelName | RevisionName) -> tuple[Neighbour, ...]:
         others = self._writer.others
-        wanted = [self._keys.of_model(target.model, node) for node in others]
-        replies = await self._reader.read([("GETRANGE", key, 0, node_json.MOST_BYTES) for key in wanted])
+        names = [self._keys.of_model(target.model, node) for node in others]
         found: list[Neighbour] = []
-        for node, reply in zip(others, replies or (), strict=False):
-            if isinstance(reply, bytes) and reply:
-                with suppress(ValueError):  # BadName is one
-                    found += matching(target, node, node_json.read(target.model, reply))
+        for node, text in zip(others, await self._strings(names, node_json.MOST_BYTES), strict=False):
+            with suppress(ValueError):  # BadName is one
+                found += matching(target, node, node_json.read(target.model, text))
         return tuple(found)
 
     async def rates(self, models: Collection[str]) -> Mapping[str, float]:
+        """Of this node alone while the index is not known."""
         now = time.time()
-        asked = [(model, int(now // 60) - back) for model in models for back in range(RATE_MINUTES)]
-        replies = await self._reader.read([("HGETALL", self._keys.requests(model, minute)) for model, minute in asked])
-        counted = dict.fromkeys(models, 0)
-        for (model, _), reply in zip(asked, replies or (), strict=False):
-            counted[model] += sum(_counts(reply).values())
-        return {model: rate(count, now) for model, count in counted.items()} if replies is not None else {}
+        counted = {model: recent(self._statistics.minutes(model), now) for model in models}
+        asked = [(model, node) for model in models for node in self._writer.others]
+        replies = await self._strings([self._keys.requests(model, node) for model, node in asked], rates.MOST_BYTES)
+        for (model, _), reply in zip(asked, replies, strict=False):
+            with suppress(ValueError):
+                counted[model] += recent(rates.read(reply), now)
+        return {model: rate(count, now) for model, count in counted.items()}
 
     def count_served(self, tenant: str, tokens: int) -> None:
         self._shares.count(self._secret.tenant(tenant), tokens)
@@ -150,20 +161,19 @@ class RedisIndex:
 
     async def served(self, tenants: Collection[str]) -> Mapping[str, float]:
         """Of this node alone while the index is not known."""
-        named = {tenant: self._secret.tenant(tenant) for tenant in tenants}
-        asked = [(tenant, *window) for tenant in named for window in windows(time.time())]
-        replies = await self._reader.read([("HGETALL", self._keys.served(win, named[who])) for who, win, _ in asked])
-        totals = {tenant: self._shares.of(digest) for tenant, digest in named.items()}
-        for (tenant, _, part), reply in zip(asked, replies or (), strict=False):
-            totals[tenant] += part * sum(
-                count for node, count in _counts(reply).items() if node != self._keys.node.encode()
-            )
+        totals = {tenant: self._shares.of(self._secret.tenant(tenant)) for tenant in tenants}
+        cells = [(tenant, *window) for tenant in tenants for window in windows(time.time())]
+        asked = [(*cell, node) for cell in cells for node in self._writer.others]
+        names = [self._keys.served(window, self._secret.tenant(tenant), node) for tenant, window, _, node in asked]
+        replies = await self._strings(names, _COUNT_DIGITS)
+        for (tenant, _, part, _), reply in zip(asked, replies, strict=False):
+            totals[tenant] += part * int(reply) if reply.isdigit() else 0.0
         return totals
 
     async def cached(self, revision: RevisionName, key: str) -> bytes | None:
-        replies = await self._reader.read([("GETRANGE", self._keys.answer(revision, key), 0, self._writer.most_value)])
-        value = replies[0] if replies else None
-        return value if isinstance(value, bytes) and 0 < len(value) <= self._writer.most_value else None
+        for value in await self._strings([self._keys.answer(revision, key)], self._writer.most_value):
+            return value or None
+        return None
 
     def store(self, revision: RevisionName, key: str, value: bytes) -> None:
         self._writer.store(revision, key, value)
@@ -194,6 +204,11 @@ class RedisIndex:
                     "lease_release", [self._keys.lease(lease.name)], [self._keys.node, str(lease.token)]
                 )
 
+    async def _strings(self, names: Sequence[str], most: int) -> list[bytes]:
+        """Values of at most so many bytes, empty for all else; nothing when the index is not known."""
+        replies = await self._reader.read([("GETRANGE", name, 0, most) for name in names])
+        return [each if isinstance(each, bytes) and len(each) <= most else b"" for each in replies or ()]
+
     async def _check(self) -> None:
         try:
             async with asyncio.timeout(_START_SECONDS):
@@ -215,6 +230,7 @@ class RedisIndex:
 
     async def _write(self, entry: NodeEntry) -> None:
         """One write; a failure is said once, and so is the end of it."""
+        self._writes += 1
         try:
             async with asyncio.timeout(3 * _CALL_SECONDS):
                 await self._writer.write(entry, RECONCILE_SECONDS)
@@ -227,10 +243,3 @@ class RedisIndex:
             if not self._up:
                 _log.info("index.back", index=self._shown)
             self._up = True
-
-
-def _counts(reply: Any) -> dict[bytes, int]:
-    """Field -> count; what is no count is left out."""
-    if not isinstance(reply, dict):
-        return {}
-    return {field: int(count) for field, count in reply.items() if count.isdigit() and len(count) < 16}

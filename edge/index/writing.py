@@ -9,7 +9,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from deltaic.names import RevisionName
-from edge.index import node_json
+from edge.index import node_json, rates
 from edge.index.entries import NodeEntry
 from edge.index.functions import Functions
 from edge.index.index import NODE_TTL
@@ -122,13 +122,11 @@ class Writer:
 
     def _count_commands(self) -> list[tuple[Any, ...]]:
         commands: list[tuple[Any, ...]] = []
-        for bucket, counts in self._statistics.take_changed().items():
-            key = self._keys.requests(bucket.model, bucket.minute)
-            fields = ((f"{self._keys.node}:{outcome}", count) for outcome, count in counts.items())
-            commands += [("HSET", key, *(part for pair in fields for part in pair)), ("EXPIRE", key, REQUESTS_TTL)]
+        for model in sorted({bucket.model for bucket in self._statistics.take_changed()}):
+            counted = rates.written(self._statistics.minutes(model))
+            commands.append(("SET", self._keys.requests(model), counted, "EX", REQUESTS_TTL))
         for (window, tenant), tokens in self._shares.take_changed().items():
-            key = self._keys.served(window, tenant)
-            commands += [("HSET", key, self._keys.node, tokens), ("EXPIRE", key, SERVED_TTL)]
+            commands.append(("SET", self._keys.served(window, tenant), tokens, "EX", SERVED_TTL))
         return commands
 
     async def _send(self, commands: Sequence[tuple[Any, ...]]) -> None:

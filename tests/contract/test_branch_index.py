@@ -54,8 +54,8 @@ def on_server(url: str, ca=None) -> Branch:
 
 
 ACL = (
-    "on >secret resetkeys ~deltaic:{hospital}:* resetchannels -@all +client|setname +client|setinfo +ping +exists "
-    "+getrange +hgetall +zrevrange +type +set +get +strlen +hset +hget +hmget +hdel +hincrby +expire +pexpire +pttl "
+    "on >secret resetkeys ~deltaic:{hospital}:* resetchannels -@all +client|setname +client|setinfo +exists "
+    "+getrange +zrevrange +hgetall +type +set +get +strlen +hset +hget +hmget +hdel +hincrby +expire +pexpire +pttl "
     "+del +unlink +zadd +zrem +zcard +zpopmin +zrangebyscore +zremrangebyscore +time +multi +exec +discard"
 )
 """As docs/formats/index.md says it."""
