@@ -1,8 +1,8 @@
 """Requests as a branch makes them: Zipf with drift, bursts, a daily rhythm, jobs on a schedule.
 
 Visits arrive by the hour of the week: offices are busy on weekdays by day. Who is visited is Zipf's choice, whose order
-drifts: every few hours some models swap places, and now and then one that nobody wanted becomes the favourite. A visit is
-a burst of requests seconds apart. Some models are asked for by a job instead, at the same minute of every weekday.
+drifts: every few hours some models swap places, and now and then one that nobody wanted becomes the favourite. A visit
+is a burst of requests seconds apart. Some models are asked for by a job instead, at the same minute of every weekday.
 """
 
 import math

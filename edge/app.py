@@ -190,7 +190,12 @@ class _Parts:
             settings.hot_bytes,
             vram_budget=vram_budget(settings.hot_vram_bytes, gpus),
             needs=Needs(settings.engine, settings.adapters or folder / "adapters", gpus),
-            patience=Patience(settings.hot_residency_seconds, settings.hot_collate_seconds, settings.hot_wait_seconds),
+            patience=Patience(
+                settings.hot_residency_seconds,
+                settings.hot_collate_seconds,
+                settings.hot_wait_seconds,
+                settings.engine.slots + settings.engine.queue,
+            ),
             kept=lambda: frozenset(each for each in settings.pinned if self._mirror.held(each)),
             on_change=self.index.changed,
         )

@@ -1,8 +1,8 @@
 """The models that this edge keeps loaded, inside hard budgets of memory.
 
 Models of followed channels are pinned, and so are those that the operator names. A revision that is held but not loaded
-is loaded when it is asked for; whose absence costs least makes room, unless a request uses it: a lease is counted before
-anything is awaited, so a model in use is never a victim. The leases here are the truth; the index shows a copy.
+is loaded when it is asked for. Who makes room is the one whose absence costs least, unless a request uses it: a lease is
+counted before anything is awaited, so a model in use is never a victim. The leases here are the truth; the index shows a copy.
 
 Where all that could go is in use, a load waits, and after `collate` seconds the models that must make room take no
 further requests: those wait in turn until theirs is loaded again. So two models that only fit one after the other are
@@ -36,20 +36,22 @@ from edge.hot.rates import Rates
 _log = structlog.get_logger(__name__)
 _FAILURE_SECONDS = 30.0
 """A revision whose worker does not start is not tried again for this long: each try costs memory and seconds."""
-_LOOK_SECONDS = 0.25
-"""How often a load that waits for room looks whether a model has become old enough to go."""
+_LOOK_SECONDS = 1.0
+"""How often a load that waits for room looks again when nothing was heard."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
     """Seconds. `residency`: that a model stays at least. `wait`: that a load waits for room before it is refused.
 
-    `collate`: that a load waits before the models in its way take no further requests.
+    `collate`: that a load waits before the models in its way take no further requests. `requests` may wait for one model
+    at a time: those that its worker could not take at once it would refuse.
     """
 
     residency: float = 0.0
     collate: float = 0.0
     wait: float = 0.0
+    requests: int = 1024
 
 
 class HotSet:
@@ -167,6 +169,7 @@ class HotSet:
         """
         async with self._counted(revision):
             if not self.loaded(str(revision)):
+                self._check_not_too_many(revision)
                 with self._occupancy.waiting(revision):
                     await self._until_loaded(revision, self._patience.wait if wait is None else wait)
             async with self._host.lease(revision) as leased:
@@ -211,11 +214,12 @@ class HotSet:
     async def _until_loaded(self, revision: RevisionName, wait: float) -> None:
         until = self._clock() + wait
         while True:
+            own = revision not in self._loads
             try:
                 await asyncio.shield(self._loading(revision, until))
-            except HotSetFull:  # of a load that an earlier request, or nobody, waited for
-                if self._clock() >= until:
-                    raise
+            except HotSetFull:
+                if own or self._clock() >= until:
+                    raise  # else an earlier request had less time left, and this one tries for itself
             else:
                 return
 
@@ -274,10 +278,16 @@ class HotSet:
                 if now >= arrived + self._patience.collate:
                     self._closing = in_the_way
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(_LOOK_SECONDS, until - now)):
+                    async with asyncio.timeout(self._until_something(now, (until, arrived + self._patience.collate))):
                         await self._moved.wait()
         finally:
             self._closing = frozenset()
+
+    def _until_something(self, now: float, times: tuple[float, ...]) -> float:
+        """Seconds to the next of these, or to the moment when a model has become old enough to go."""
+        age = self._wall() - self._patience.residency
+        aging = [each.since - age for each in self.models()]
+        return min([_LOOK_SECONDS, *(seconds for seconds in (*aging, *(at - now for at in times)) if seconds > 0)])
 
     async def _evict_for(self, revision: RevisionName, *, evict: bool = True) -> bool:
         """Evict until the revision fits; False when it does not, and then nobody goes. One at a time does this."""
@@ -362,6 +372,12 @@ class HotSet:
 
     def _pinned_revisions(self) -> set[RevisionName]:
         return self._pinned_by_channels() | self._kept()
+
+    def _check_not_too_many(self, revision: RevisionName) -> None:
+        if (waiting := self._occupancy.waiters(revision)) >= self._patience.requests:
+            raise HotSetFull(
+                f"{waiting} requests already wait for {revision} to be loaded", hint="try again in a while"
+            )
 
     def _may_start(self, revision: RevisionName) -> bool:
         """Whether it has not failed a short while ago."""

@@ -54,8 +54,12 @@ class Occupancy:
     def gone(self, revision: RevisionName) -> None:
         self._since.pop(revision, None)
 
+    def waiters(self, revision: RevisionName) -> int:
+        """Requests that wait for it to be loaded."""
+        return len(self._waiting.get(revision, ()))
+
     def in_use(self, revision: RevisionName) -> bool:
-        return self.leases[revision] > len(self._waiting.get(revision, ()))
+        return self.leases[revision] > self.waiters(revision)
 
     def waited_for(self) -> bool:
         """Whether any request waits for a load."""

@@ -61,8 +61,8 @@ def least_seconds(
     """Seconds of loading that no policy can avoid on this trace: a lower bound, which nobody may be able to reach.
 
     Every model is loaded once. Beyond that, keeping a model from one request to the next takes its bytes for that time,
-    and all that is kept takes at most `budget` x the time of the trace. Of the intervals the cheapest are kept, the last
-    one in part: the relaxation of Berger, Beckmann and Harchol-Balter (PFOO-L, 2018). Time is counted in requests.
+    and all that is kept takes at most `budget` x the time of the trace. The cheapest intervals are kept, the last one in
+    part: the relaxation of Berger, Beckmann and Harchol-Balter (PFOO-L, 2018). Time is counted in requests.
     """
     last: dict[str, int] = {}
     intervals: list[tuple[float, float, float]] = []

@@ -96,10 +96,11 @@ def choose(
     rest = free - coming.room
     if not rest.missing:
         return Choice((), pays=policy.pays(coming, (), now))
-    candidates = may_go(loaded, now, residency)
+    needed = Room(max(0, -rest.ram), max(0, -rest.vram))
+    candidates = [each for each in may_go(loaded, now, residency) if has_some(each, needed)]
     if (rest + total(candidates)).missing:
         return Choice(None, pays=False)
-    chosen = policy.victims(candidates, Room(max(0, -rest.ram), max(0, -rest.vram)), now)
+    chosen = policy.victims(candidates, needed, now)
     by_name = {model.name: model for model in candidates}
     return Choice(chosen, pays=policy.pays(coming, [by_name[name] for name in chosen], now))
 
@@ -107,6 +108,11 @@ def choose(
 def may_go(loaded: Iterable[Model], now: float, residency: float) -> list[Model]:
     """Those that neither a pin nor a lease nor their youth keeps."""
     return [each for each in loaded if not (each.pinned or each.leased) and now - each.since >= residency]
+
+
+def has_some(model: Model, needed: Room) -> bool:
+    """Whether it has any of the kind of memory that is needed."""
+    return (needed.ram > 0 and model.room.ram > 0) or (needed.vram > 0 and model.room.vram > 0)
 
 
 def total(models: Iterable[Model]) -> Room:
@@ -125,7 +131,7 @@ def in_order(ranked: Iterable[Model], needed: Room) -> list[Model]:
     for model in ranked:
         if rest.ram <= 0 and rest.vram <= 0:
             break
-        if (rest.ram > 0 and model.room.ram > 0) or (rest.vram > 0 and model.room.vram > 0):
+        if has_some(model, rest):
             taken.append(model)
             rest = rest - model.room
     return taken

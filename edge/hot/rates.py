@@ -1,14 +1,14 @@
 """How often each model is asked for: now, and usually at this hour of the week. Times are seconds since the epoch.
 
-What keeping a model spares is the load before its next request, whatever follows soon after that. So visits are counted,
-requests after a pause, and the rate of a model is how likely its next request comes in the next second:
+What keeping a model spares is the load before its next request, whatever follows soon after that. So visits are
+counted, requests after a pause, and the rate of a model is how likely its next request comes in the next second:
 
     burst    while somebody talks to it, the next request is near: as near as requests within visits usually are
     steady   visits of the last days
     rhythm   visits around this hour of the day in the week before, doubted as far as there were few
 
-Memory is bounded: MOST models of 168 hours each; who was asked for longest ago is forgotten. Hours are those of UTC: what
-a change to summer time moves is learned again within a week.
+Memory is bounded: MOST models of 168 hours each; who was asked for longest ago is forgotten. Hours are those of UTC:
+what a change to summer time moves is learned again within a week.
 """
 
 import math
@@ -91,7 +91,7 @@ class Rates:
         _turn_hour(seen, now)
         steady = _steady(seen, now)
         this, following = (_believed(usual, steady, seen.days) for usual in seen.usual)
-        if seen.visits >= seen.usual[0]:
+        if seen.visits and seen.visits >= seen.usual[0]:
             this = steady  # what is usual at this hour has come
         share = now / _HOUR % 1.0
         gap = max(1.0, self._gap)
