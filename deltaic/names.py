@@ -126,9 +126,21 @@ class RevisionName:
 
 
 def parse_target(text: str) -> ChannelName | RevisionName:
-    """What a request means by `model`: a revision, a channel, or a bare model's channel `stable`. Raises BadName."""
+    """What a request means by `model`: a revision, a channel, or a bare model's channel `stable`. Raises BadName.
+
+    `NAME@CHANNEL` and `NAME@sha256:HEX` are short for `models/NAME/channels/CHANNEL` and
+    `models/NAME/revisions/sha256:HEX`.
+    """
+    model, at, which = text.removeprefix("models/").partition("@")
+    if at:
+        text = f"models/{model}/{'revisions' if which.startswith('sha256:') else 'channels'}/{which}"
     if "/revisions/" in text:
         return RevisionName.parse(text)
     if text.count("/") == 3 or (text.count("/") == 1 and not text.startswith("models/")):
         return ChannelName.parse(text)
     return ChannelName(ModelName.parse(text).model, DEFAULT_CHANNEL)
+
+
+def parse_asked(text: str) -> ChannelName | RevisionName | TagName:
+    """As `parse_target`, for nodes that can resolve a tag too, by its full name. Raises BadName."""
+    return TagName.parse(text) if "/tags/" in text else parse_target(text)

@@ -2,26 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, aclosing
-from typing import cast
-
-import structlog
+from contextlib import aclosing
 
 from deltaic.engine.errors import NotServed, WorkerFailed
+from deltaic.engine.host import Served
 from deltaic.engine.listing import listed
-from deltaic.engine.relay import LeasedWorker, count_tokens, embed, generate
 from deltaic.errors import Code, DeltaicError
 from deltaic.names import parse_target
 from deltaic.v1 import inference_pb2
-from edge.center_line import CenterLine
-from edge.errors import CenterUnreachable, HotSetFull, NotHeldHere, NoTimeLeft
-from edge.hot.hot_set import HotSet
+from edge.branch.trying import Trying
+from edge.branch.ways import Ways
+from edge.errors import NotHeldHere
 from edge.index.index import BranchIndex
-from edge.mirror import Mirror
-from edge.route import Escalate, LoadThenLocal, Local, Refuse, Route, Target, decide
+from edge.places import Places
+from edge.route import LoadThenLocal, Local, Target, Way
 from edge.statistics import Outcome, RequestStatistics
-
-_log = structlog.get_logger(__name__)
 
 _CLIENTS_FAULT = frozenset(
     {
@@ -39,49 +34,40 @@ _Stream = AsyncGenerator[inference_pb2.GenerateResponse, None]
 
 
 class Answers:
-    """Answers with what this edge holds, and passes the rest on to the center."""
+    """Answers with what this edge holds, and passes the rest on to a neighbour or to the center."""
 
     def __init__(
         self,
-        hot_set: HotSet,
-        mirror: Mirror,
-        coming: Callable[[Target], str | None],
-        line: CenterLine,
+        ways: Ways,
+        trying: Trying,
+        places: Places,
+        serving: Callable[[], list[Served]],
         index: BranchIndex,
         statistics: RequestStatistics,
     ) -> None:
-        """`coming` says how far this edge is with a channel that it follows; None for all else."""
-        self._hot_set = hot_set
-        self._mirror = mirror
-        self._coming = coming
-        self._line = line
+        """`serving` lists what is loaded here."""
+        self._ways = ways
+        self._trying = trying
+        self._places = places
+        self._serving = serving
         self._index = index
         self._statistics = statistics
 
     async def generate(self, request: inference_pb2.GenerateRequest, seconds: float) -> _Stream:
         """Stream an answer within `seconds`.
 
-        Raises BadName, SensitiveNotAllowed, NotCompleteYet, CenterUnreachable, NoTimeLeft, HotSetFull, and what a
-        worker or the center answers with.
+        Raises BadName, SensitiveNotAllowed, EscalationForbidden, NotCompleteYet, CenterUnreachable, NeighbourLost,
+        NeighbourLacks, NoTimeLeft, HotSetFull, and what a worker, a neighbour or the center answers with.
         """
         target = parse_target(request.model)
         outcome: Outcome | None = None
         try:
-            async with AsyncExitStack() as stack:
-                until = _now() + seconds
-                leased = await self._leased(stack, target, request.sensitivity, until)
-                outcome = Outcome.FORWARDED if leased is None else Outcome.ANSWERED
-                if leased is None:
-                    pieces = self._line.generate(target, request, until - _now())
-                else:
-                    pieces = cast("_Stream", generate(leased, request, until - _now()))
-                await stack.enter_async_context(aclosing(pieces))
-                async for piece in pieces:
+            async with aclosing(self._answered(target, request, _now() + seconds)) as pieces:
+                async for way, piece in pieces:
+                    outcome = _outcome_of(way)
                     yield piece
         except DeltaicError as error:
             outcome = None if _is_clients_fault(error) else Outcome.FAILED
-            if isinstance(error, CenterUnreachable):
-                await self._name_neighbours(error, target)
             raise
         except Exception:
             outcome = Outcome.FAILED
@@ -94,20 +80,11 @@ class Answers:
         target = parse_target(request.model)
         outcome: Outcome | None = Outcome.FAILED
         try:
-            async with AsyncExitStack() as stack:
-                until = _now() + seconds
-                leased = await self._leased(stack, target, request.sensitivity, until)
-                if leased is None:
-                    answer = await self._line.embed(target, request, until - _now())
-                    outcome = Outcome.FORWARDED
-                else:
-                    answer = await embed(leased, request, until - _now())
-                    outcome = Outcome.ANSWERED
-                return answer
+            way, answer = await self._embedded(target, request, _now() + seconds)
+            outcome = _outcome_of(way)
+            return answer
         except DeltaicError as error:
             outcome = None if _is_clients_fault(error) else Outcome.FAILED
-            if isinstance(error, CenterUnreachable):
-                await self._name_neighbours(error, target)
             raise
         except asyncio.CancelledError:
             outcome = None
@@ -118,79 +95,61 @@ class Answers:
     async def count_tokens(
         self, request: inference_pb2.CountTokensRequest, seconds: float
     ) -> inference_pb2.CountTokensResponse:
-        """Count with a model that is held here; a prompt without a label is not passed on. Raises NotHeldHere."""
+        """Count with a model that is held here; nothing is passed on, so it needs no label. Raises NotHeldHere."""
         target = parse_target(request.model)
-        async with AsyncExitStack() as stack:
-            until = _now() + seconds
-            # Nothing is passed on here, so it needs no label.
-            leased = await self._leased(stack, target, inference_pb2.SENSITIVITY_PUBLIC, until, escalate=False)
-            if leased is None:
-                raise NotHeldHere(f"{target} is not served by this edge", hint="`deltaic models` lists what is")
-            return await count_tokens(leased, request, until - _now())
+        until = _now() + seconds
+        try:
+            return await self._places.count_tokens(self._ways.here(target), request, until)
+        except NotServed:
+            return await self._places.count_tokens(self._ways.here(target), request, until)
 
     async def list_models(self, _seconds: float) -> inference_pb2.ListModelsResponse:
         """What is loaded now."""
-        return listed(self._hot_set.serving())
+        return listed(self._serving())
 
-    async def _leased(
-        self,
-        stack: AsyncExitStack,
-        target: Target,
-        sensitivity: "inference_pb2.Sensitivity.ValueType",
-        until: float,
-        *,
-        escalate: bool = True,
-    ) -> LeasedWorker | None:
-        """The worker that answers, leased until `stack` ends; None when the center should."""
-        line_up = self._line.up if escalate else True
-        try:
+    async def _answered(
+        self, target: Target, request: inference_pb2.GenerateRequest, until: float
+    ) -> AsyncGenerator[tuple[Way, inference_pb2.GenerateResponse], None]:
+        """Pieces, each with the way that it came."""
+        hedge, began = request.priority != inference_pb2.PRIORITY_LOW, False
+
+        def open_(way: Way) -> _Stream:
+            return self._places.generate(way, target, request, until)
+
+        for attempt in range(2):
+            ways = await self._ways.of(target, request, until - _now())
             try:
-                return await self._enter(stack, self._decide(target, sensitivity, line_up), until)
+                async with aclosing(self._trying.stream(ways, open_, until - _now(), hedge=hedge)) as pieces:
+                    async for piece in pieces:
+                        began = True
+                        yield piece
+                return
             except (NotServed, NotHeldHere):
-                # A switch, an eviction or a removal came between the decision and the lease.
-                return await self._enter(stack, self._decide(target, sensitivity, line_up), until)
-        except (HotSetFull, WorkerFailed) as error:
-            if not (escalate and line_up and sensitivity == inference_pb2.SENSITIVITY_PUBLIC):
-                raise
-            _log.info("answer.not_here", target=str(target), reason=error.reason)
-            return None
+                # A switch, an eviction or a removal came between the decision and the lease: decide again, once.
+                if began or attempt:
+                    raise
 
-    def _decide(self, target: Target, sensitivity: "inference_pb2.Sensitivity.ValueType", line_up: bool) -> Route:
-        return decide(
-            target,
-            sensitivity,
-            loaded=self._hot_set.loaded,
-            held=self._mirror.held,
-            coming=self._coming,
-            line_up=line_up,
-        )
+    async def _embedded(
+        self, target: Target, request: inference_pb2.EmbedRequest, until: float
+    ) -> tuple[Way, inference_pb2.EmbedResponse]:
+        async def call(way: Way) -> inference_pb2.EmbedResponse:
+            return await self._places.embed(way, target, request, until)
 
-    async def _enter(self, stack: AsyncExitStack, route: Route, until: float) -> LeasedWorker | None:
-        match route:
-            case Refuse(error):
-                raise error
-            case Escalate():
-                return None
-            case Local(key):
-                return await stack.enter_async_context(self._hot_set.lease(key))
-            case LoadThenLocal(revision):
-                try:
-                    async with asyncio.timeout_at(until):
-                        return await stack.enter_async_context(self._hot_set.load(revision))
-                except TimeoutError:
-                    raise NoTimeLeft(
-                        f"the deadline passed while {revision} was loading", hint="ask again, with more time"
-                    ) from None
-
-    async def _name_neighbours(self, error: CenterUnreachable, target: Target) -> None:
-        if neighbours := await self._index.neighbours(target):
-            names = sorted({neighbour.node for neighbour in neighbours})
-            error.hint = f"{', '.join(names)} in this branch answers for it"
+        ways = await self._ways.of(target, request, until - _now())
+        try:
+            return await self._trying.call(ways, call, until - _now())
+        except (NotServed, NotHeldHere):
+            ways = await self._ways.of(target, request, until - _now())
+            return await self._trying.call(ways, call, until - _now())
 
     def _count(self, target: Target, outcome: Outcome | None) -> None:
         if outcome is not None:
             self._statistics.record(target.model, outcome)
         self._index.changed()
+
+
+def _outcome_of(way: Way) -> Outcome:
+    return Outcome.ANSWERED if isinstance(way, Local | LoadThenLocal) else Outcome.FORWARDED
 
 
 def _is_clients_fault(error: DeltaicError) -> bool:

@@ -17,7 +17,7 @@ from deltaic.engine.placement.gpus import NvmlGpus
 from deltaic.engine.report import with_loads
 from deltaic.gateway.gateway import Limits
 from deltaic.gateway.mounting import http_face
-from deltaic.names import RevisionName
+from deltaic.names import ChannelName, RevisionName
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.reporting import Reporter, own_report
 from deltaic.rpc.server import Server
@@ -36,6 +36,9 @@ from deltaic.transfer.update import USUAL_LIMITS
 from deltaic.v1 import content_pb2_grpc, fleet_pb2, fleet_pb2_grpc, inference_pb2, inference_pb2_grpc, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
 from edge.answer import Answers
+from edge.branch.branch import Branch
+from edge.branch.expected import usual_load_seconds
+from edge.branch.ways import Here, Policy
 from edge.branch_deltas import earlier, file_of
 from edge.center_line import CenterLine
 from edge.coming import Coming
@@ -46,7 +49,7 @@ from edge.hot.hot_set import HotSet, Patience
 from edge.hot.needs import Needs, vram_budget
 from edge.hot.tending import tended
 from edge.index.embedded_valkey import EmbeddedValkey
-from edge.index.entries import NodeEntry
+from edge.index.entries import NodeEntry, RevisionEntry
 from edge.index.keys import Keys
 from edge.index.prefixes import PrefixBook
 from edge.index.redis_index import IndexServer, RedisIndex
@@ -55,11 +58,14 @@ from edge.index.showing import advertised, shown
 from edge.inference_servicer import InferenceServicer
 from edge.mirror import Mirror
 from edge.mirror_servicer import MirrorServicer
+from edge.named_answers import NamedAnswers
 from edge.noted_answers import NotedAnswers
+from edge.places import Places
 from edge.response_cache import ResponseCache
 from edge.response_settings import answer_bounds, cache_settings
 from edge.route import Target
 from edge.statistics import RequestStatistics
+from edge.tags import TAGS_NAME, TagBook
 
 _log = structlog.get_logger(__name__)
 
@@ -123,6 +129,7 @@ class Edge:
             if valkey is not None:
                 await stack.enter_async_context(valkey.running())
             await stack.enter_async_context(parts.index.running(parts.entry))
+            await stack.enter_async_context(parts.branch.running())
             await stack.enter_async_context(parts.server.running(grace=settings.drain_seconds, serving=False))
             self.port = parts.server.port
             limits = Limits(settings.request_seconds, settings.http_body_bytes)
@@ -199,6 +206,13 @@ class _Parts:
             kept=lambda: frozenset(each for each in settings.pinned if self._mirror.held(each)),
             on_change=self.index.changed,
         )
+        self.branch = Branch(
+            self.index,
+            lambda address: open_channel(address, node=node),
+            lambda: settings.peers,
+            self._address,
+            hedge_share=settings.hedge_share,
+        )
         self._follower = Follower(
             self._followed,
             bulk,
@@ -217,11 +231,16 @@ class _Parts:
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
         line = CenterLine(calls, center, coming)
-        answers = Answers(self.hot_set, self._mirror, coming, line, self.index, self._statistics)
+        here = Here(self.hot_set.loaded, self._mirror.held, coming, self._shown, self._load_seconds)
+        ways = self.branch.ways(here, lambda: line.up, Policy(frozenset(settings.no_escalation)), secret)
+        places = Places(self.hot_set, self.branch.lines, line)
+        answers = Answers(ways, self.branch.trying, places, self.hot_set.serving, self.index, self._statistics)
         self._cache = ResponseCache(cache_settings(settings, node), self.index, secret)
-        self.answers = NotedAnswers(
+        noted = NotedAnswers(
             node, answers, self._cache, self._revision_of, self.index, self._prefixes, secret, self._statistics
         )
+        self.tags = TagBook(calls, center, folder / TAGS_NAME)
+        self.answers = NamedAnswers(noted, self.tags, self._is_channel)
         self.server = Server(settings.listen)
         self._register(InferenceServicer(self.answers, settings.request_seconds), settings.center)
 
@@ -240,6 +259,7 @@ class _Parts:
         await self.server.set_serving(True, ["", _CONTENT, _REGISTRY, _FLEET])
         book = ChannelBook(self._folder / BOOK_NAME, self._followed)
         await asyncio.to_thread(book.load)
+        await asyncio.to_thread(self.tags.load)
         for record in book.records.values():
             self._mirror.learn(record.states())
         if not self._followed:
@@ -258,22 +278,31 @@ class _Parts:
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
-        held = self._held()
-        keys, leases = self.hot_set.keys(), self.hot_set.leases()
-        beats = {worker.spec.revision: worker.pulse.last for worker in self._host.workers()}
-        return NodeEntry(
-            advertised(self._advertise, self._listen, self.server.port),
-            {
-                revision: shown(
-                    held=revision in held,
-                    keys=tuple(sorted(key for key, answers in keys.items() if answers == revision)),
-                    leases=leases.get(revision, 0),
-                    beat=beats.get(revision),
-                    prefixes=self._prefixes.of(revision),
-                )
-                for revision in held | set(keys.values())
-            },
+        revisions = self._held() | set(self.hot_set.keys().values())
+        return NodeEntry(self._address(), {revision: self._shown(revision) for revision in revisions})
+
+    def _shown(self, revision: RevisionName) -> RevisionEntry:
+        """What this edge has of one revision."""
+        workers = {worker.spec.revision: worker for worker in self._host.workers()}
+        return shown(
+            held=self._mirror.manifest(revision) is not None,
+            keys=tuple(sorted(key for key, answers in self.hot_set.keys().items() if answers == revision)),
+            leases=self.hot_set.leases().get(revision, 0),
+            beat=workers[revision].pulse.last if revision in workers else None,
+            prefixes=self._prefixes.of(revision),
         )
+
+    def _address(self) -> str:
+        """Where neighbours reach this edge."""
+        return advertised(self._advertise, self._listen, self.server.port)
+
+    def _load_seconds(self, revision: RevisionName) -> float:
+        manifest = self._files.manifest(revision.hex)
+        return usual_load_seconds(manifest.size if manifest is not None else 0)
+
+    def _is_channel(self, name: ChannelName) -> bool:
+        """Whether this edge knows a channel by that name."""
+        return name in self._followed or self._mirror.held(name) is not None
 
     def _held(self) -> set[RevisionName]:
         return {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}

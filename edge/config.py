@@ -52,8 +52,9 @@ class EdgeSettings(NodeSettings):
     )
     peers: Peers = Field(
         default_factory=list,
-        description="Other edges, HOST:PORT, comma-separated or repeated, that model files may also come from: of all "
-        "sources the best is used most, and one that does not answer costs nothing.",
+        description="Other edges, HOST:PORT, comma-separated or repeated: model files may also come from them, and "
+        "requests go to them for what they have loaded, with or without an index. One that does not answer costs "
+        "nothing.",
     )
     fetch_rate: FetchRate = Field(
         "",
@@ -146,6 +147,18 @@ class EdgeSettings(NodeSettings):
         ge=0,
         le=3600,
         description="Seconds that an update waits for the center to make a delta before it fetches chunks.",
+    )
+    no_escalation: Words = Field(
+        default_factory=list,
+        description="Tenants, comma-separated or repeated, whose requests are answered in the branch or not at all; "
+        "nothing of theirs is passed on to the center.",
+    )
+    hedge_share: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Most requests, as a share of all, that are sent to a second place when the first takes unusually "
+        "long to begin; 0 hedges none.",
     )
     request_seconds: float = Field(120.0, gt=0, description="Deadline of a request that comes without one.")
     report_seconds: float = Field(5.0, gt=0, description="Seconds between reports to the center: counts, no content.")

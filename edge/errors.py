@@ -1,7 +1,8 @@
 """Errors of the edge.
 
 FailedPrecondition
-└── SensitiveNotAllowed   a request that may not come here, or may go no further than here
+├── SensitiveNotAllowed   a request that may not come here, or may go no further than here
+└── EscalationForbidden   only the center could answer, and the tenant's requests stay in the branch
 NotFound
 └── NotHeldHere           a channel, model or revision that this edge does not hold
 ResourceExhausted
@@ -10,6 +11,8 @@ Unimplemented
 └── OnlyAtCenter          a call that changes the library; an edge mirrors its reading half
 Unavailable
 ├── CenterUnreachable     only the center could answer, and the line is cut
+├── NeighbourLost         another edge was answering, or was asked to, and went away
+├── NeighbourLacks        another edge was asked for a model that it has let go of
 ├── NotCompleteYet        a channel that this edge follows, whose first revision is still coming
 ├── EdgeStopping          this edge shuts down: ask again
 └── IndexUnreachable      the index does not answer at start
@@ -31,6 +34,10 @@ class SensitiveNotAllowed(FailedPrecondition):
     reason = "SENSITIVE_NOT_ALLOWED"
 
 
+class EscalationForbidden(FailedPrecondition):
+    reason = "ESCALATION_FORBIDDEN"
+
+
 class NotHeldHere(NotFound):
     reason = "NOT_HELD_HERE"
 
@@ -45,6 +52,14 @@ class OnlyAtCenter(Unimplemented):
 
 class CenterUnreachable(Unavailable):
     reason = "CENTER_UNREACHABLE"
+
+
+class NeighbourLost(Unavailable):
+    reason = "NEIGHBOUR_LOST"
+
+
+class NeighbourLacks(Unavailable):
+    reason = "NEIGHBOUR_LACKS"
 
 
 class NotCompleteYet(Unavailable):

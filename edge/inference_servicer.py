@@ -8,6 +8,7 @@ import grpc
 
 from deltaic.gateway.answering import Answering
 from deltaic.v1 import inference_pb2, inference_pb2_grpc
+from edge.branch import hops
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -23,11 +24,13 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def Generate(
         self, request: inference_pb2.GenerateRequest, context: _Context
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
+        hops.enter(context.invocation_metadata())
         async with aclosing(self._answers.generate(request, self._seconds(context))) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def Embed(self, request: inference_pb2.EmbedRequest, context: _Context) -> inference_pb2.EmbedResponse:
+        hops.enter(context.invocation_metadata())
         return await self._answers.embed(request, self._seconds(context))
 
     async def CountTokens(

@@ -1,20 +1,16 @@
 """Names of models as clients of HTTP write them, and as they are shown to them."""
 
-from deltaic.names import ChannelName, RevisionName, parse_target
+from deltaic.names import ChannelName, RevisionName, parse_asked, parse_target
 from deltaic.v1 import inference_pb2
 
 
 def resolve(text: str) -> str:
-    """The full name of the channel or revision that a client means. Raises BadName.
+    """The full name of the channel, revision or tag that a client means. Raises BadName.
 
     `NAME` and `models/NAME` mean the channel `stable`; `NAME@CHANNEL` and `NAME@sha256:HEX` are short for
     `models/NAME/channels/CHANNEL` and `models/NAME/revisions/sha256:HEX`, which are understood too.
     """
-    model, at, which = text.removeprefix("models/").partition("@")
-    if not at:
-        return str(parse_target(text))
-    kind = "revisions" if which.startswith("sha256:") else "channels"
-    return str(parse_target(f"models/{model}/{kind}/{which}"))
+    return str(parse_asked(text))
 
 
 def shown(served: inference_pb2.ServedModel) -> str:

@@ -29,6 +29,7 @@ HTTP_STATUS: dict[Code, int] = {
 _BY_REASON = {
     # What must not be seen here stays forbidden however often it is sent; clients send a 409 again.
     "SENSITIVE_NOT_ALLOWED": 403,
+    "ESCALATION_FORBIDDEN": 403,
     "SENSITIVE_NEEDS_LOCAL_MODEL": 403,
     # The node's fault, not that of two callers who were in each other's way.
     "WORKER_FAILED": 503,

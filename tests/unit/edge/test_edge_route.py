@@ -6,7 +6,8 @@ from deltaic.errors import Code
 from deltaic.names import ChannelName, RevisionName
 from deltaic.v1 import fleet_pb2, inference_pb2
 from edge.coming import Coming, said_of
-from edge.route import Escalate, LoadThenLocal, Local, Refuse, decide
+from edge.branch.expected import Expected
+from edge.route import Escalate, LoadThenLocal, Local, Refuse, Situation, Timed, ToNeighbour, decide
 
 CHANNEL = ChannelName("assistant", "stable")
 OLD = RevisionName("assistant", "sha256:" + "1" * 64)
@@ -16,6 +17,12 @@ UNLABELLED = inference_pb2.SENSITIVITY_UNSPECIFIED
 SENSITIVE = inference_pb2.SENSITIVITY_SENSITIVE
 OF_A_NEWER_CLIENT = 77
 Phase = fleet_pb2.ModelState.Phase
+
+
+def best(target, sensitivity, *, line_up, **facts):
+    """The first way, or why there is none."""
+    found = decide(target, sensitivity, situation=Situation(line_up=line_up), **facts)
+    return found if isinstance(found, Refuse) else found[0].way
 
 
 def not_followed(_target):
@@ -42,7 +49,7 @@ def at_forty_percent(_target):
 )
 @pytest.mark.parametrize("sensitivity", [PUBLIC, UNLABELLED])
 def test_the_nearest_place_answers(target, loaded, held, line_up, expected, sensitivity):
-    route = decide(target, sensitivity, loaded=loaded.__contains__, held=held.get, coming=not_followed, line_up=line_up)
+    route = best(target, sensitivity, loaded=loaded.__contains__, held=held.get, coming=not_followed, line_up=line_up)
     if sensitivity == UNLABELLED and expected == Escalate():
         assert isinstance(route, Refuse), "nobody said that it may leave the branch"
         assert (route.error.code, route.error.reason) == (Code.FAILED_PRECONDITION, "SENSITIVE_NOT_ALLOWED")
@@ -52,7 +59,7 @@ def test_the_nearest_place_answers(target, loaded, held, line_up, expected, sens
 
 
 def test_with_the_line_cut_what_only_the_center_has_is_refused_by_name():
-    route = decide(CHANNEL, PUBLIC, loaded=set().__contains__, held={}.get, coming=not_followed, line_up=False)
+    route = best(CHANNEL, PUBLIC, loaded=set().__contains__, held={}.get, coming=not_followed, line_up=False)
     assert isinstance(route, Refuse)
     assert (route.error.code, route.error.reason) == (Code.UNAVAILABLE, "CENTER_UNREACHABLE")
     assert f"{CHANNEL} is only at the center and the line is cut" in str(route.error)
@@ -63,7 +70,7 @@ def test_with_the_line_cut_what_only_the_center_has_is_refused_by_name():
 @pytest.mark.parametrize("sensitivity", [SENSITIVE, OF_A_NEWER_CLIENT])
 def test_a_sensitive_request_is_refused_whatever_is_held(loaded, line_up, sensitivity):
     held = {CHANNEL: OLD}.get
-    route = decide(
+    route = best(
         CHANNEL, sensitivity, loaded=loaded.__contains__, held=held, coming=at_forty_percent, line_up=line_up
     )
     assert isinstance(route, Refuse)
@@ -72,18 +79,18 @@ def test_a_sensitive_request_is_refused_whatever_is_held(loaded, line_up, sensit
 
 def test_a_followed_channel_that_is_not_complete_yet_is_said_to_be_coming():
     facts = {"loaded": set().__contains__, "held": {}.get, "coming": at_forty_percent}
-    route = decide(CHANNEL, UNLABELLED, line_up=True, **facts)
+    route = best(CHANNEL, UNLABELLED, line_up=True, **facts)
     assert isinstance(route, Refuse)
     assert (route.error.code, route.error.reason) == (Code.UNAVAILABLE, "NOT_COMPLETE_YET")
     said = f"this edge follows {CHANNEL} and has no complete revision of it yet: fetching, 40 %"
     assert route.error.message == said
     assert "try again" in route.error.hint
     assert "deltaic status" in route.error.hint
-    assert decide(CHANNEL, PUBLIC, line_up=True, **facts) == Escalate()
+    assert best(CHANNEL, PUBLIC, line_up=True, **facts) == Escalate()
 
 
 def test_with_the_line_cut_nobody_is_told_to_follow_what_is_followed():
-    route = decide(CHANNEL, PUBLIC, loaded=set().__contains__, held={}.get, coming=at_forty_percent, line_up=False)
+    route = best(CHANNEL, PUBLIC, loaded=set().__contains__, held={}.get, coming=at_forty_percent, line_up=False)
     assert isinstance(route, Refuse)
     assert (route.error.code, route.error.reason) == (Code.UNAVAILABLE, "CENTER_UNREACHABLE")
     assert "fetching, 40 %" in route.error.message
@@ -114,3 +121,66 @@ def test_a_followed_channel_that_was_never_heard_of_is_said_to_be_so(online, sai
     assert coming(CHANNEL) == said
     assert coming(ChannelName("assistant", "canary")) is None
     assert coming(OLD) is None
+
+
+# ---- neighbours, by expected time
+
+NEAR = ToNeighbour("edge@b", "b:1", str(OLD))
+FAR = ToNeighbour("edge@c", "c:1", str(OLD))
+
+
+def ways(*, here=None, loaded=True, label=PUBLIC, neighbours=(), **facts):
+    """The ways in their order; `here` and the neighbours' numbers are seconds to the end of the answer."""
+    situation = Situation(
+        line_up=facts.pop("line_up", True),
+        here=Expected(facts.pop("first", 0.0), here or 0.0),
+        neighbours=[Timed(way, Expected(seconds / 2, seconds)) for way, seconds in neighbours],
+        **facts,
+    )
+    keys = {str(OLD)} if here is not None and loaded else set()
+    held = {OLD: OLD} if here is not None else {}
+    found = decide(
+        OLD, label, loaded=keys.__contains__, held=held.get, coming=not_followed, situation=situation
+    )
+    return found.error.reason if isinstance(found, Refuse) else [timed.way for timed in found]
+
+
+HERE, LOAD, CENTER = Local(str(OLD)), LoadThenLocal(OLD), Escalate()
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        pytest.param({"here": 2, "neighbours": [(NEAR, 2)]}, [HERE, NEAR, CENTER], id="as fast here"),
+        pytest.param({"here": 2, "neighbours": [(NEAR, 1.6)]}, [HERE, NEAR, CENTER], id="nearly a tie"),
+        pytest.param({"here": 2, "neighbours": [(NEAR, 1)]}, [NEAR, HERE, CENTER], id="clearly faster there"),
+        pytest.param(
+            {"here": 9, "loaded": False, "neighbours": [(FAR, 3), (NEAR, 1)]},
+            [NEAR, FAR, LOAD, CENTER],
+            id="loaded at two, not here",
+        ),
+        pytest.param(
+            {"here": 2, "neighbours": [(FAR, 9), (NEAR, 1)]}, [NEAR, HERE, FAR, CENTER], id="one faster, one slower"
+        ),
+        pytest.param({"neighbours": [(NEAR, 3)]}, [NEAR, CENTER], id="only there"),
+        pytest.param({"neighbours": [(NEAR, 3)], "label": UNLABELLED}, [NEAR], id="unlabelled stays in the branch"),
+        pytest.param({"neighbours": [(NEAR, 3)], "label": SENSITIVE}, "SENSITIVE_NOT_ALLOWED", id="sensitive"),
+        pytest.param({"neighbours": [(NEAR, 3)], "line_up": False}, [NEAR], id="line cut"),
+        pytest.param({"neighbours": [(NEAR, 3)], "may_escalate": False}, [NEAR], id="a tenant that stays"),
+        pytest.param({"may_escalate": False}, "ESCALATION_FORBIDDEN", id="a tenant that stays, nobody has it"),
+        pytest.param({"neighbours": [(NEAR, 3)], "forwarded": True}, "NOT_HELD_HERE", id="one hop, never two"),
+        pytest.param({"here": 2, "neighbours": [(NEAR, 1)], "forwarded": True}, [HERE], id="passed on to here"),
+        pytest.param(
+            {"here": 9, "first": 5, "loaded": False, "neighbours": [(NEAR, 6)], "seconds": 2},
+            [CENTER, NEAR, LOAD],
+            id="nobody here in time",
+        ),
+        pytest.param(
+            {"here": 9, "first": 5, "loaded": False, "neighbours": [(NEAR, 3)], "seconds": 2},
+            [NEAR, CENTER, LOAD],
+            id="a neighbour in time",
+        ),
+    ],
+)
+def test_the_branch_answers_where_it_is_fastest_and_the_center_what_the_branch_cannot(facts, expected):
+    assert ways(**facts) == expected
