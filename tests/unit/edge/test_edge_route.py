@@ -70,9 +70,7 @@ def test_with_the_line_cut_what_only_the_center_has_is_refused_by_name():
 @pytest.mark.parametrize("sensitivity", [SENSITIVE, OF_A_NEWER_CLIENT])
 def test_a_sensitive_request_is_refused_whatever_is_held(loaded, line_up, sensitivity):
     held = {CHANNEL: OLD}.get
-    route = best(
-        CHANNEL, sensitivity, loaded=loaded.__contains__, held=held, coming=at_forty_percent, line_up=line_up
-    )
+    route = best(CHANNEL, sensitivity, loaded=loaded.__contains__, held=held, coming=at_forty_percent, line_up=line_up)
     assert isinstance(route, Refuse)
     assert (route.error.code, route.error.reason) == (Code.FAILED_PRECONDITION, "SENSITIVE_NOT_ALLOWED")
 
@@ -139,9 +137,7 @@ def ways(*, here=None, loaded=True, label=PUBLIC, neighbours=(), **facts):
     )
     keys = {str(OLD)} if here is not None and loaded else set()
     held = {OLD: OLD} if here is not None else {}
-    found = decide(
-        OLD, label, loaded=keys.__contains__, held=held.get, coming=not_followed, situation=situation
-    )
+    found = decide(OLD, label, loaded=keys.__contains__, held=held.get, coming=not_followed, situation=situation)
     return found.error.reason if isinstance(found, Refuse) else [timed.way for timed in found]
 
 
