@@ -82,13 +82,14 @@ class Answers:
         try:
             way, answer = await self._embedded(target, request, _now() + seconds)
             outcome = _outcome_of(way)
-            return answer
         except DeltaicError as error:
             outcome = None if _is_clients_fault(error) else Outcome.FAILED
             raise
         except asyncio.CancelledError:
             outcome = None
             raise
+        else:
+            return answer
         finally:
             self._count(target, outcome)
 
@@ -123,11 +124,12 @@ class Answers:
                     async for piece in pieces:
                         began = True
                         yield piece
-                return
             except (NotServed, NotHeldHere):
                 # A switch, an eviction or a removal came between the decision and the lease: decide again, once.
                 if began or attempt:
                     raise
+            else:
+                return
 
     async def _embedded(
         self, target: Target, request: inference_pb2.EmbedRequest, until: float

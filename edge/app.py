@@ -225,13 +225,14 @@ class _Parts:
             in_flight=settings.fetch_streams,
             limits=replace(USUAL_LIMITS, wait_seconds=settings.delta_wait),
             keeper=DeltaKeeper(deltas.shelf) if settings.deltas_bytes else None,
+            turns=self.branch.turns(settings.fetch_rate, self._obtained),
         )
         self._mirror = Mirror(files, self._follower.held)
         self._reporter = Reporter(calls, center, every=settings.report_seconds)
         self._fleet = Fleet(node, self._report, self._reporter.changed)
         coming = Coming(self._followed, self._follower.states, lambda: self._follower.online)
         line = CenterLine(calls, center, coming)
-        here = Here(self.hot_set.loaded, self._mirror.held, coming, self._shown, self._load_seconds)
+        here = Here(self.hot_set.loaded, self._held, coming, self._shown, self._load_seconds)
         ways = self.branch.ways(here, lambda: line.up, Policy(frozenset(settings.no_escalation)), secret)
         places = Places(self.hot_set, self.branch.lines, line)
         answers = Answers(ways, self.branch.trying, places, self.hot_set.serving, self.index, self._statistics)
@@ -300,6 +301,10 @@ class _Parts:
         manifest = self._files.manifest(revision.hex)
         return usual_load_seconds(manifest.size if manifest is not None else 0)
 
+    def _held(self, target: Target) -> RevisionName | None:
+        """Which revision this edge answers a target with, or could from its disk."""
+        return self.hot_set.keys().get(str(target)) or self._mirror.held(target)
+
     def _is_channel(self, name: ChannelName) -> bool:
         """Whether this edge knows a channel by that name."""
         return name in self._followed or self._mirror.held(name) is not None
@@ -315,6 +320,10 @@ class _Parts:
         await self.hot_set.pin(state.channel, state.revision, path, manifest.size)
         await self.server.set_serving(True, [_INFERENCE])
         self._deltas.want(earlier(self._files, manifest)[: self._delta_history], manifest)
+
+    def _obtained(self, state: ChannelState) -> None:
+        """A revision is complete on disk: neighbours may have it, whether or not it serves here yet."""
+        self._mirror.learn([state])
 
     def _moved(self) -> None:
         """A channel is in another phase, or an update has come further."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import cast
+from typing import TypeVar, cast
 
 from deltaic.engine.relay import LeasedWorker, count_tokens, embed, generate
 from deltaic.v1 import inference_pb2
@@ -14,6 +14,7 @@ from edge.errors import NoTimeLeft
 from edge.hot.hot_set import HotSet
 from edge.route import Escalate, LoadThenLocal, Local, Target, ToNeighbour, Way
 
+_Request = TypeVar("_Request", inference_pb2.GenerateRequest, inference_pb2.EmbedRequest)
 _Stream = AsyncGenerator[inference_pb2.GenerateResponse, None]
 
 
@@ -30,20 +31,19 @@ class Places:
         match way:
             case Local() | LoadThenLocal():
                 async with self._leased(way, until) as leased:
-                    async with aclosing(cast("_Stream", generate(leased, request, until - _now()))) as pieces:
+                    here = cast("_Stream", generate(leased, request, until - _now()))
+                    async with aclosing(here) as pieces:
                         async for piece in pieces:
                             yield piece
             case ToNeighbour():
-                asked = inference_pb2.GenerateRequest()
-                asked.CopyFrom(request)
-                asked.model = way.model
                 async with self._neighbour(way) as there:
-                    meaning = of_neighbour(there.name)
+                    meaning, asked = of_neighbour(there.name), _asking(request, way.model)
                     async with aclosing(there.generate(asked, until - _now(), meaning)) as pieces:
                         async for piece in pieces:
                             yield piece
             case Escalate():
-                async with aclosing(self._center.generate(target, request, until - _now())) as pieces:
+                asked = _asking(request, way.model)
+                async with aclosing(self._center.generate(target, asked, until - _now())) as pieces:
                     async for piece in pieces:
                         yield piece
 
@@ -53,13 +53,10 @@ class Places:
         """The vectors of one place. Raises as `generate` does."""
         match way:
             case ToNeighbour():
-                asked = inference_pb2.EmbedRequest()
-                asked.CopyFrom(request)
-                asked.model = way.model
                 async with self._neighbour(way) as there:
-                    return await there.embed(asked, until - _now(), of_neighbour(there.name))
+                    return await there.embed(_asking(request, way.model), until - _now(), of_neighbour(there.name))
             case Escalate():
-                return await self._center.embed(target, request, until - _now())
+                return await self._center.embed(target, _asking(request, way.model), until - _now())
             case _:
                 async with self._leased(way, until) as leased:
                     return await embed(leased, request, until - _now())
@@ -92,6 +89,14 @@ class Places:
                     f"the deadline passed while {way.revision} was loading", hint="ask again, with more time"
                 ) from None
             yield leased
+
+
+def _asking(request: _Request, model: str) -> _Request:
+    """The request for another node, by the model that this node resolved; an empty one is what was asked for."""
+    asked = type(request)()
+    asked.CopyFrom(request)
+    asked.model = model or request.model
+    return asked
 
 
 def _now() -> float:

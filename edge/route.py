@@ -10,8 +10,8 @@
 
 The decision is every way that is possible and allowed, the best first; who follows it takes the next one when a way
 fails before it brought anything. Here and neighbours are ordered by expected time, where whoever is nearer wins what is
-nearly a tie. The center comes after those that are expected to begin inside the deadline, and before those that are not.
-A request that a neighbour passed on goes no further.
+nearly a tie. The center comes after those that are expected to begin inside the deadline, and before those that are
+not. A request that a neighbour passed on goes no further.
 """
 
 import math
@@ -60,7 +60,13 @@ class ToNeighbour:
 
 @dataclass(frozen=True, slots=True)
 class Escalate:
-    """Pass the request on to the center."""
+    """Pass the request on to the center, which is to answer it with `model`; empty: as it was asked for.
+
+    What is held here is asked for by its digest: the center's channel may have moved on, and a caller must not see a
+    newer version, then the older one again.
+    """
+
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,26 +123,24 @@ def decide(
         )
         return Refuse(error)
     public = sensitivity == inference_pb2.SENSITIVITY_PUBLIC
-    local = _local(target, loaded, held)
+    revision = held(target)
+    local = _local(target, loaded, revision)
     branch = _by_time(
         [Timed(local, situation.here)] if local else [], () if situation.forwarded else situation.neighbours
     )
     center: list[Timed] = []
     if public and situation.line_up and situation.may_escalate and not situation.forwarded:
-        center = [Timed(Escalate())]
+        center = [Timed(Escalate(str(revision) if revision is not None and revision != target else ""))]
     in_time = [way for way in branch if way.expected.first <= situation.seconds]
     late = [way for way in branch if way.expected.first > situation.seconds]
     ways = (*in_time, *center, *late)
     return ways or Refuse(_nobody(target, coming(target), public=public, situation=situation))
 
 
-def _local(
-    target: Target, loaded: Callable[[str], bool], held: Callable[[Target], RevisionName | None]
-) -> Local | LoadThenLocal | None:
+def _local(target: Target, loaded: Callable[[str], bool], held: RevisionName | None) -> Local | LoadThenLocal | None:
     if loaded(str(target)):
         return Local(str(target))
-    revision = held(target)
-    return LoadThenLocal(revision) if revision is not None else None
+    return LoadThenLocal(held) if held is not None else None
 
 
 def _by_time(here: list[Timed], neighbours: Sequence[Timed]) -> list[Timed]:

@@ -22,6 +22,7 @@ from deltaic.transfer.planning import Limits
 from deltaic.transfer.pursuit import Activate, Pursuit
 from deltaic.transfer.source import GrpcSource, Source
 from deltaic.transfer.threads import in_thread
+from deltaic.transfer.turns import Turns
 from deltaic.transfer.update import USUAL_LIMITS, Obtainer
 from deltaic.transfer.watch import ChannelWatch
 from deltaic.v1 import fleet_pb2
@@ -50,6 +51,7 @@ class Follower:
         retry: Retry | None = None,
         limits: Limits = USUAL_LIMITS,
         keeper: DeltaKeeper | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """`upstream_name` is for people ("center 10.0.0.1:7400"); chunks come from `sources`, by default upstream, in
         at most `in_flight` streams; deltas from the first of them, which must be upstream.
@@ -57,7 +59,7 @@ class Follower:
         `activate` does the blue-green switch and may raise: then the old revision serves on and the switch is tried
         again later. `on_state` is called at every change of phase and a few times a second while bytes arrive; it must
         not raise. `keep_previous` leaves the revision that served before on disk, for a way back. `limits` are what the
-        node spends on deltas, `keeper` keeps those that came for others.
+        node spends on deltas, `keeper` keeps those that came for others. `turns` are shared with nodes beside it.
         """
         retry = retry or Retry()
         self._files = files
@@ -72,6 +74,7 @@ class Follower:
             retry=retry,
             limits=limits,
             keeper=keeper,
+            turns=turns,
         )
         self._pursuits = {
             channel: Pursuit(

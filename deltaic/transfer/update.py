@@ -10,6 +10,7 @@ import structlog
 
 from deltaic.errors import DeltaicError
 from deltaic.rpc.status import from_rpc_error
+from deltaic.store.errors import DiskFailed, DiskFull
 from deltaic.store.model_files import ModelFiles
 from deltaic.store.staging import Staging
 from deltaic.transfer.backoff import Retry
@@ -22,6 +23,7 @@ from deltaic.transfer.planning import Limits, Step
 from deltaic.transfer.progress import Reached
 from deltaic.transfer.source import Source
 from deltaic.transfer.threads import in_thread
+from deltaic.transfer.turns import NoTurns, Turns
 from deltaic.v1 import registry_pb2, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
 
@@ -54,10 +56,11 @@ class Obtainer:
         retry: Retry,
         limits: Limits = USUAL_LIMITS,
         keeper: DeltaKeeper | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """The first of `sources` is the node that `upstream` leads to: it plans, and deltas come from it.
 
-        Those that came are kept by `keeper`.
+        Those that came are kept by `keeper`. `turns` say when to fetch, and what is nearer than all of them.
         """
         self.files = files
         self._sources = sources
@@ -67,6 +70,7 @@ class Obtainer:
         self._retry = retry
         self._limits = limits
         self._keeper = keeper
+        self._turns = turns or NoTurns()
         self._walks = 0
         self._locks: dict[str, asyncio.Lock] = {}
         self._verified: set[str] = set()
@@ -95,28 +99,48 @@ class Obtainer:
             if held := await self.held(state):
                 progress.whole(held.manifest)
                 return held
-            deltas = await self._plan(state)
-            manifest, wire_bytes = await fetch_manifest(self._sources, state.manifest, retry=self._retry)
-            progress.described(manifest, wire_bytes)
-            staging = await in_thread(self.files.stage, manifest)
-            try:
-                held = await self._fill(staging, deltas, progress)
-            finally:
-                await in_thread(staging.close)
-            self._verified.add(hex_)
-            return held
+            return await self._obtain_in_turn(state, progress)
+
+    async def _obtain_in_turn(self, state: ChannelState, progress: "UpdateMeter") -> Held:
+        """From whoever is near and has all of it; else over the line, while nobody beside us does the same."""
+        for last in (False, False, True):
+            async with self._turns.turn(state, lambda: progress.wire_bytes) as near:
+                try:
+                    held = await self._bring(state, progress, near)
+                except DeltaicError as error:
+                    # A disk that is full is no fault of a source, and chunks from elsewhere need the same room.
+                    if last or not near or isinstance(error, DiskFull | DiskFailed):
+                        raise
+                    self._turns.failed(near)
+                    _log.info("update.not_from_near", revision=str(state.revision), error=error.message)
+                    continue
+                self._verified.add(state.revision.hex)
+                self._turns.obtained(state)
+                return held
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _bring(self, state: ChannelState, progress: "UpdateMeter", near: Sequence[Source]) -> Held:
+        deltas = [] if near else await self._plan(state)
+        sources = near or self._sources
+        manifest, wire_bytes = await fetch_manifest(sources, state.manifest, retry=self._retry)
+        progress.described(manifest, wire_bytes)
+        staging = await in_thread(self.files.stage, manifest)
+        try:
+            return await self._fill(staging, deltas, progress, sources)
+        finally:
+            await in_thread(staging.close)
 
     def removed(self, revision_hex: str) -> None:
         """The files of a revision are gone."""
         self._verified.discard(revision_hex)
         self._locks.pop(revision_hex, None)
 
-    async def _fill(self, staging: Staging, deltas: Sequence[Step], progress: "UpdateMeter") -> Held:
+    async def _fill(
+        self, staging: Staging, deltas: Sequence[Step], progress: "UpdateMeter", sources: Sequence[Source]
+    ) -> Held:
         if deltas:
             await self._walk(staging, deltas, progress)
-        fetch = Fetch(
-            staging, self._sources, in_flight=self._in_flight, on_progress=progress.advanced, retry=self._retry
-        )
+        fetch = Fetch(staging, sources, in_flight=self._in_flight, on_progress=progress.advanced, retry=self._retry)
         progress.fetching(lambda: fetch.stats)
         await fetch.run()
         held = Held(await in_thread(staging.commit), staging.manifest)

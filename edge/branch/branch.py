@@ -7,15 +7,22 @@ from contextlib import asynccontextmanager
 import grpc
 
 from deltaic.runtime.lifetime import beside
+from deltaic.transfer.channel_book import ChannelState
+from deltaic.transfer.rate_limit import RateLimit
+from deltaic.transfer.rate_schedule import RateSchedule
+from deltaic.transfer.source import GrpcSource, Source
 from edge.branch.breakers import Breakers
 from edge.branch.hedging import Hedges
 from edge.branch.lines import Lines
 from edge.branch.neighbours import Neighbours
 from edge.branch.peers import Peers
+from edge.branch.pulling import BranchTurns
 from edge.branch.trying import Trying
 from edge.branch.ways import Here, Policy, Ways
 from edge.index.index import BranchIndex
 from edge.index.secret import IndexSecret
+
+_IDLE_SECONDS = 10.0
 
 
 class Branch:
@@ -31,6 +38,7 @@ class Branch:
         hedge_share: float,
     ) -> None:
         """`connect` opens a channel to HOST:PORT, `peers` are the addresses of the settings, which may change."""
+        self._index = index
         self.lines = Lines(connect)
         self.breakers = Breakers()
         self.hedges = Hedges(hedge_share)
@@ -41,6 +49,15 @@ class Branch:
     def ways(self, here: Here, line_up: Callable[[], bool], policy: Policy, secret: IndexSecret) -> Ways:
         """What decides about requests."""
         return Ways(here, self.neighbours, line_up, self.breakers, self.lines, policy, secret, time.monotonic)
+
+    def turns(self, fetch_rate: str, on_obtained: Callable[[ChannelState], None]) -> BranchTurns:
+        """What decides who fetches over the line; `fetch_rate` as the settings have it."""
+        limit = RateLimit(RateSchedule.parse(fetch_rate))
+
+        def source(channel: grpc.aio.Channel, name: str) -> Source:
+            return GrpcSource(channel, name, idle_timeout=_IDLE_SECONDS, limit=limit)
+
+        return BranchTurns(self._index, self.neighbours, self.lines, source, on_obtained)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

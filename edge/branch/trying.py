@@ -93,10 +93,11 @@ class Trying:
                     async for piece in pieces:
                         began = True
                         yield piece
-                return
             except DeltaicError as error:
                 if began or is_last or not another_may_answer(error):
                     raise
+            else:
+                return
 
     async def _attempt(
         self, way: Way, open_: Callable[[Way], AsyncGenerator[Piece, None]], patience: float | None

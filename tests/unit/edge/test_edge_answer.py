@@ -10,7 +10,12 @@ from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName
 from deltaic.v1 import inference_pb2
 from edge.answer import Answers
+from edge.branch.branch import Branch
+from edge.branch.ways import Here, Policy
 from edge.errors import HotSetFull, NotHeldHere
+from edge.index.entries import RevisionEntry
+from edge.index.secret import IndexSecret
+from edge.places import Places
 from edge.statistics import RequestStatistics
 
 REVISION = RevisionName("m", f"sha256:{1:064x}")
@@ -55,14 +60,28 @@ class Line:
 
 
 class Index:
+    """Knows of no neighbour."""
+
     def changed(self) -> None:
         self.is_changed = True
+
+    async def neighbours(self, _target):
+        return ()
+
+
+def answers_of(hot_set, mirror, line, statistics) -> Answers:
+    """An edge alone with its center."""
+    index = Index()
+    branch = Branch(index, lambda _address: None, list, lambda: "", hedge_share=0.0)
+    here = Here(hot_set.loaded, mirror.held, lambda _target: None, lambda _revision: RevisionEntry(), lambda _size: 1.0)
+    ways = branch.ways(here, lambda: line.up, Policy(), IndexSecret())
+    return Answers(ways, branch.trying, Places(hot_set, branch.lines, line), list, index, statistics)
 
 
 async def ask(hot_set: HotSet, *, holds: int = 9, line_up: bool = True) -> tuple[str, dict[str, int]]:
     """What was answered (or the reason why not), and what was counted."""
     statistics = RequestStatistics()
-    answers = Answers(hot_set, Mirror(holds), lambda _target: None, Line(line_up), Index(), statistics)
+    answers = answers_of(hot_set, Mirror(holds), Line(line_up), statistics)
     request = inference_pb2.GenerateRequest(model=str(REVISION), prompt="x", sensitivity=PUBLIC)
     try:
         said = "".join([piece.text async for piece in answers.generate(request, 5.0)])

@@ -4,14 +4,13 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from test_edge_answer import Index, Mirror
+from test_edge_answer import Mirror, answers_of
 
 from deltaic.engine.errors import BadRequest
 from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName
 from deltaic.v1 import inference_pb2 as pb
-from edge import answer
-from edge.answer import Answers
+from edge import places
 from edge.statistics import RequestStatistics
 
 REVISION = RevisionName("m", f"sha256:{1:064x}")
@@ -48,23 +47,15 @@ async def embed(monkeypatch, *, loaded: bool, label: int, worker=None, line_up: 
             raise worker
         return pb.EmbedResponse(node="edge")
 
-    monkeypatch.setattr(answer, "embed", here)
+    monkeypatch.setattr(places, "embed", here)
     statistics = RequestStatistics()
-    answers = Answers(HotSet(loaded), Mirror(0), lambda _target: None, Line(line_up), Index(), statistics)
+    answers = answers_of(HotSet(loaded), Mirror(0), Line(line_up), statistics)
     try:
         said = (await answers.embed(pb.EmbedRequest(model=str(REVISION), inputs=["x"], sensitivity=label), 5.0)).node
     except (DeltaicError, asyncio.CancelledError) as error:
         said = getattr(error, "reason", "CANCELLED")
     totals = statistics.totals()
     return said, (totals.answered, totals.forwarded, totals.failed)
-
-
-@pytest.fixture(autouse=True)
-def _no_neighbours(monkeypatch):
-    async def none(_self, _model):
-        return []
-
-    monkeypatch.setattr(Index, "neighbours", none, raising=False)
 
 
 @pytest.mark.parametrize("label", [pb.SENSITIVITY_PUBLIC, pb.SENSITIVITY_UNSPECIFIED])

@@ -5,8 +5,8 @@ import pytest
 from deltaic.errors import Code
 from deltaic.names import ChannelName, RevisionName
 from deltaic.v1 import fleet_pb2, inference_pb2
-from edge.coming import Coming, said_of
 from edge.branch.expected import Expected
+from edge.coming import Coming, said_of
 from edge.route import Escalate, LoadThenLocal, Local, Refuse, Situation, Timed, ToNeighbour, decide
 
 CHANNEL = ChannelName("assistant", "stable")
@@ -180,3 +180,11 @@ HERE, LOAD, CENTER = Local(str(OLD)), LoadThenLocal(OLD), Escalate()
 )
 def test_the_branch_answers_where_it_is_fastest_and_the_center_what_the_branch_cannot(facts, expected):
     assert ways(**facts) == expected
+
+
+def test_the_center_is_asked_for_what_is_held_here_by_its_digest():
+    """Its channel may have moved on: nobody sees a newer version and then the older one again."""
+    situation = Situation(line_up=True)
+    facts = {"loaded": {str(CHANNEL)}.__contains__, "coming": not_followed, "situation": situation}
+    found = decide(CHANNEL, PUBLIC, held={CHANNEL: OLD}.get, **facts)
+    assert [timed.way for timed in found] == [Local(str(CHANNEL)), Escalate(str(OLD))]
