@@ -18,8 +18,17 @@ class IndexTap:
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._passing = asyncio.Event()
-        self.turns = 0
+        self._seen: list[Turns] = []
+
+    @property
+    def turns(self) -> int:
         """Round trips that clients have begun, over all connections."""
+        return sum(each.count for each in self._seen)
+
+    @property
+    def reads(self) -> int:
+        """Those on connections that never began a transaction: what an edge shows of itself goes by transactions."""
+        return sum(each.count for each in self._seen if not each.transacts)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["IndexTap"]:
@@ -58,11 +67,12 @@ class IndexTap:
         ends = {writer, there_writer}
         self._open |= ends
         turns = Turns()
+        self._seen.append(turns)
 
         async def pour(source: asyncio.StreamReader, target: asyncio.StreamWriter, *, asks: bool) -> None:
             with suppress(OSError):
                 while data := await source.read(_READ_BYTES):
-                    self.turns += turns.saw(asks=asks)
+                    turns.saw(data, asks=asks)
                     await self._passing.wait()
                     target.write(data)
                     await target.drain()

@@ -15,8 +15,8 @@ from cli.demo.branch import Branch
 from cli.demo.processes import Node, free_port
 
 ASSISTANT, GEMMA, CODE, NOTES, RARE = "smollm2", "gemma", "code", "notes", "rare"
-_HOT_BYTES = "700MB"
-"""Of each edge: its channels and one more model. With four sequences of 1,024 tokens SmolLM2 takes about 200 MB."""
+_HOT_BYTES = "1200MB"
+"""Of each edge: its channels and one more model. Loaded, SmolLM2 takes about 200 MB; 700 MB must be free."""
 _BRANCH_BAR = 80.0
 _CLIENTS = 4
 _PAUSE = 0.2

@@ -12,12 +12,15 @@ class Turns:
 
     def __init__(self) -> None:
         self._server_spoke_last = True
+        self.count = 0
+        self.transacts = False
+        """Whether the client has ever begun a transaction."""
 
-    def saw(self, *, asks: bool) -> int:
-        """1 when these bytes begin a round trip, else 0; `asks` says that they come from the client."""
-        begins = asks and self._server_spoke_last
+    def saw(self, data: bytes, *, asks: bool) -> None:
+        """Take in bytes of one direction; `asks` says that they come from the client."""
+        self.count += asks and self._server_spoke_last
+        self.transacts |= asks and b"\r\nMULTI\r\n" in data
         self._server_spoke_last = not asks
-        return int(begins)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from deltaic.v1 import fleet_pb2
 
 _WHO = "Who are you?"
 _ROLLOUT_SECONDS = 300.0
+_TRUSTED_AGAIN_SECONDS = 60.0
+"""A neighbour that died is left alone for a while."""
 _FEW = 0.2
 FIRST, SECOND = "first", "second"
 
@@ -142,7 +144,8 @@ class Journey:
             f"{over_line:,} of {first.full_bytes:,} bytes came from the center",
         )
         _, published = await self._publish(self._models.code, NEIGHBOUR_MODEL, "for the second edge")
-        await serving(self._second, [published.revision], _ROLLOUT_SECONDS)
+        self._notes = published.revision
+        await serving(self._second, [self._notes], _ROLLOUT_SECONDS)
         answer = await ask(self._edge.address, Kind.NEIGHBOUR, NEIGHBOUR_MODEL, _WHO, Label.PUBLIC)
         self._result.check(
             "asked at the first edge, answered by the second, which has it loaded",
@@ -170,10 +173,17 @@ class Journey:
             instead.error or f"answered by {instead.node}",
         )
         await self._second.start()
-        held = [update.revision for update in self._result.updates[-1:]]
-        await serving(self._second, held, _ROLLOUT_SECONDS)
+        await serving(self._second, [self._result.updates[-1].revision, self._notes], _ROLLOUT_SECONDS)
+        again, deadline = instead, time.monotonic() + _TRUSTED_AGAIN_SECONDS
+        while again.node != self._second.called and time.monotonic() < deadline:
+            await asyncio.sleep(0.5)
+            again = await ask(self._edge.address, Kind.NEIGHBOUR, NEIGHBOUR_MODEL, _WHO, Label.PUBLIC)
         self._traffic.neighbour_there = True
-        self._result.check("the killed edge serves again what it held", True)
+        self._result.check(
+            "started again, it serves what it held, and the first edge asks it again",
+            again.node == self._second.called,
+            again.error or f"answered by {again.node}",
+        )
 
     async def _second_version(self) -> None:
         self._say("Version 2 while requests flow: a fine-tune that knows who it is")

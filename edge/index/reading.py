@@ -104,7 +104,7 @@ class Reader:
         self._timer.cancel()
         if replies is None:
             self.errors += 1
-        self._failures += 1
+            self._failures += 1
         elif time.monotonic() - started < self._slow and self.up:
             self._failures = 0
         self._give(asked, replies)

@@ -13,13 +13,19 @@ from branch_turns import Outcomes, Popular, Turns
 
 def test_a_pipeline_that_comes_in_pieces_is_one_round_trip() -> None:
     turns = Turns()
-    assert [turns.saw(asks=asks) for asks in (True, True, True, False, False, True, False)] == [1, 0, 0, 0, 0, 1, 0]
+    for asks in (True, True, True, False, False, True, False):
+        turns.saw(b"*1\r\n$4\r\nPING\r\n", asks=asks)
+    assert turns.count == 2
+    assert not turns.transacts
 
 
 def test_what_a_server_says_unasked_begins_none() -> None:
     turns = Turns()
-    assert turns.saw(asks=False) == 0
-    assert turns.saw(asks=True) == 1
+    turns.saw(b"+PONG\r\n", asks=False)
+    assert turns.count == 0
+    turns.saw(b"*1\r\n$5\r\nMULTI\r\n*1\r\n$4\r\nEXEC\r\n", asks=True)
+    assert turns.count == 1
+    assert turns.transacts
 
 
 def test_the_first_names_are_drawn_most_often_and_the_last_ones_too_seldom_to_matter() -> None:
