@@ -279,7 +279,7 @@ class _Parts:
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
-        revisions = self._held() | set(self.hot_set.keys().values())
+        revisions = self._revisions_held() | set(self.hot_set.keys().values())
         return NodeEntry(self._address(), {revision: self._shown(revision) for revision in revisions})
 
     def _shown(self, revision: RevisionName) -> RevisionEntry:
@@ -309,7 +309,7 @@ class _Parts:
         """Whether this edge knows a channel by that name."""
         return name in self._followed or self._mirror.held(name) is not None
 
-    def _held(self) -> set[RevisionName]:
+    def _revisions_held(self) -> set[RevisionName]:
         return {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
 
     def _revision_of(self, target: Target) -> RevisionName | None:
@@ -329,7 +329,7 @@ class _Parts:
         """A channel is in another phase, or an update has come further."""
         self._mirror.changed()
         self.hot_set.let_go_of_removed()
-        self._cache.keep_only(self._held() | set(self.hot_set.keys().values()))
+        self._cache.keep_only(self._revisions_held() | set(self.hot_set.keys().values()))
         self._reporter.changed()
         self.index.changed()
 
