@@ -20,6 +20,7 @@ class BranchLine:
         self._bytes_per_second = bits_per_second / 8
         self._free_at = 0.0
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._is_cut = False
         self.address = ""
         self.down_bytes = 0
@@ -35,6 +36,8 @@ class BranchLine:
         finally:
             server.close()
             self._drop()
+            await asyncio.gather(*self._serving, return_exceptions=True)
+            await asyncio.sleep(0)  # an aborted transport closes its socket in the loop's next turn
 
     def cut(self) -> None:
         """Drop every connection, and refuse new ones until `mend`."""
@@ -49,6 +52,10 @@ class BranchLine:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a server serves in tasks"
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         if self._is_cut:
             writer.transport.abort()
             return

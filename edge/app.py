@@ -367,7 +367,7 @@ class _Parts:
 
     def entry(self) -> NodeEntry:
         """What the index shows of this edge."""
-        revisions = self._held() | set(self.hot_set.keys().values())
+        revisions = self._revisions_held() | set(self.hot_set.keys().values())
         return NodeEntry(self._address(), {revision: self._shown(revision) for revision in revisions})
 
     def _shown(self, revision: RevisionName) -> RevisionEntry:
@@ -389,7 +389,7 @@ class _Parts:
         manifest = self._files.manifest(revision.hex)
         return self.hot_set.costs.seconds(str(revision), manifest.size if manifest is not None else 0, Tier.DISK)
 
-    def _held(self) -> set[RevisionName]:
+    def _revisions_held(self) -> set[RevisionName]:
         return {RevisionName.parse(revision.name) for revision in self._mirror.revisions()}
 
     def _revision_of(self, target: Target) -> RevisionName | None:
@@ -474,7 +474,7 @@ class _Parts:
             self._own.counts.updated(state)
         self._mirror.changed()
         self.hot_set.let_go_of_removed()
-        self._cache.keep_only(self._held() | set(self.hot_set.keys().values()))
+        self._cache.keep_only(self._revisions_held() | set(self.hot_set.keys().values()))
         self._reporter.changed()
         self.index.changed()
 
