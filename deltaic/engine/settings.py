@@ -62,10 +62,10 @@ class EngineSettings(BaseModel):
         le=100,
         description="How many times longer than usual the time between two tokens may be while a long prompt is read.",
     )
-    prefix_bytes: ByteSize = Field(
-        ByteSize(256 << 20),
-        ge=0,
-        description="Bytes of memory for states of prompts and of parked requests, beside the slots, like 1GiB.",
+    prefix_bytes: Literal["auto"] | ByteSize = Field(
+        "auto",
+        description="Bytes of memory for states of prompts and of parked requests, like 1GiB; auto is as many as the "
+        "slots take, 0 keeps none.",
     )
     prefix_dir: str = Field(
         "",

@@ -65,7 +65,7 @@ async def test_a_model_from_publish_to_answer(
     assert [len(fate["keepers"]) > 0 for fate in collected["revisions"]] == [True, True]
     assert "would free 0 revisions" in deltaic("center", "gc", "--dry-run", "--center", center.address).stdout
 
-    actions = [entry["action"] for entry in ask_center("audit")]
+    actions = [entry["action"] for entry in ask_center("audit") if not entry["action"].startswith("EDGE_")]
     assert actions == [*["REVISION_PUBLISHED", "CHANNEL_MOVED"] * 2, "TAG_CREATED", "CHANNEL_MOVED"]
     assert "chain of hashes holds" in deltaic("audit", "--center", center.address).stdout
 

@@ -5,12 +5,12 @@ import json
 import sys
 from pathlib import Path
 
+from deltaic.engine.scheduling.scheduler import Feed, Step
 from deltaic.engine.settings import EngineSettings
 from deltaic.engine.worker.context import Context
 from deltaic.engine.worker.model import Model
 from deltaic.engine.worker.native_log import NativeLog
 from deltaic.engine.worker.placing import load_placed
-from deltaic.engine.worker.scheduler import Feed, Step
 from deltaic.runtime.logs import configure_logs
 
 PROMPT = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18"

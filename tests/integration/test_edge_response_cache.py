@@ -122,7 +122,7 @@ async def test_the_index_shows_loads_shares_and_beginnings_but_no_prompt(
 ) -> None:
     one, _ = edges
     words = "A most peculiar question about umbrellas. " * 12
-    await one.ask("assistant", messages=[inference_pb2.ChatMessage(role="user", content=words)], tenant="ward")
+    await one.ask("assistant", messages=[inference_pb2.ChatMessage(role="user", content=words)], tenant="geriatrics")
 
     async def shown() -> bool:
         return b'"prefixes":["' in (valkey.do("GET", "deltaic:{branch}:node:one:of:assistant") or b"")
@@ -130,6 +130,6 @@ async def test_the_index_shows_loads_shares_and_beginnings_but_no_prompt(
     await until(shown)
     keys = valkey.do("KEYS", "*")
     assert any(b":served:one:" in key for key in keys)
-    assert not [key for key in keys if b"ward" in key]
+    assert not [key for key in keys if b"geriatrics" in key]
     values = [valkey.do("DUMP", key) for key in keys]
-    assert not [value for value in values if b"umbrellas" in value or b"ward" in value]
+    assert not [value for value in values if b"umbrellas" in value or b"geriatrics" in value]

@@ -121,7 +121,7 @@ async def test_a_worker_tells_what_it_does(pair: ModelHost) -> None:
     assert sum(told.times.first_token.counts) == sum(told.times.queue.counts) == 3
     assert sum(told.times.inter_token.counts) == 21
     assert told.steps == sum(told.times.step.counts) >= 8
-    assert (told.slots, told.kv_capacity, told.backend.layers) == (4, 2048, 30)
+    assert (told.slots, told.kv_capacity, told.backend.layers) == (4, 2048, 31)
     assert told.running == told.waiting == told.kv_tokens == 0
 
 

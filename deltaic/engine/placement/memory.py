@@ -60,14 +60,14 @@ def compute_bytes(facts: ModelFacts, settings: EngineSettings) -> int:
     """What a step of the largest batch needs, and the logits of all slots after it.
 
     llama.cpp reserves this before the first step and reuses memory from layer to layer, so the widest place counts: the
-    logits of the whole batch, or one layer with its attention. Flash attention has no scores to keep; where it is left
+    logits of all slots, or one layer with its attention for a whole batch. Flash attention has no scores to keep; where it is left
     to llama.cpp, it is counted as absent.
     """
     flash = settings.flash_attention == "on" or settings.kv_type_v != "f16"
     attention = cells(facts, settings) * (2 if flash else 2 + 2 * facts.heads)
     layer = 6 * facts.embedding + 3 * facts.feed_forward + attention
-    widest = max(facts.vocabulary + 4 * facts.embedding, layer)
-    return _FLOAT_BYTES * (settings.batch_tokens * widest + settings.slots * facts.vocabulary) + _SMALL
+    logits = settings.slots * facts.vocabulary
+    return _FLOAT_BYTES * (max(settings.batch_tokens * layer, logits) + logits) + _SMALL
 
 
 def worker_bytes(path: Path, settings: EngineSettings) -> int:
@@ -77,6 +77,8 @@ def worker_bytes(path: Path, settings: EngineSettings) -> int:
     """
     size = path.stat().st_size
     try:
-        return _PROCESS_BYTES + max(estimate(path, settings).total, size) + settings.prefix_bytes
+        need = estimate(path, settings)
+        prefixes = need.kv if settings.prefix_bytes == "auto" else int(settings.prefix_bytes)
+        return _PROCESS_BYTES + max(need.total, size) + prefixes
     except (NotGGUF, Truncated, BadLayout):
         return _PROCESS_BYTES + size

@@ -127,12 +127,12 @@ class Executor:
         for identifier in list(self._answers):
             self._fail(identifier, WorkerStopping("the worker is stopping", hint="send the request again"), How.FAILED)
         self._send()
-        self._parts.leave_behind(self.settings.prefix_bytes)
+        self._parts.leave_behind()
         self._parts.close()
 
     def _load(self) -> None:
         self._parts = parts = load(self.path, self.settings, self.revision)
-        parts.remember(self.settings.prefix_bytes)
+        parts.remember()
         placed, slots = parts.placed, self.settings.slots
         backend = Backend(
             placed.backend.cpu, placed.backend.features, placed.plan.gpu_layers, placed.plan.layers, placed.why

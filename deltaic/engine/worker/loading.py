@@ -38,18 +38,18 @@ class Parts:
     prefixes: PrefixFiles | None
     """Where states of prompts outlive this process, if they may."""
 
-    def remember(self, budget: int) -> None:
+    def remember(self) -> None:
         """Take in what an earlier worker of the same revision left."""
         if self.prefixes is not None:
-            for prefix in self.prefixes.take(budget):
+            for prefix in self.prefixes.take(self.scheduler.memory.store_bytes):
                 self.states.adopt(prefix, self.scheduler)
 
-    def leave_behind(self, budget: int) -> None:
+    def leave_behind(self) -> None:
         """Write states of prompts for the next worker. A disk that fails costs only them."""
         if self.prefixes is None:
             return
         try:
-            written = self.prefixes.save(self.states.known(self.scheduler), budget)
+            written = self.prefixes.save(self.states.known(self.scheduler), self.scheduler.memory.store_bytes)
             _log.info("prefixes.saved", count=written)
         except OSError as error:
             _log.warning("prefixes.not_saved", why=str(error))
@@ -82,7 +82,9 @@ def load(path: Path, settings: EngineSettings, revision: str = "") -> Parts:
 
     model, context, placed = load_placed(path, settings, log, warm)
     limits = Limits(settings.slots, settings.queue, context.batch_tokens, settings.prefill_chunk, settings.patience)
-    memory = Memory(settings.slots, settings.prefix_bytes, token_bytes)
+    all_slots = settings.slots * context.context_tokens * token_bytes
+    store_bytes = all_slots if settings.prefix_bytes == "auto" else int(settings.prefix_bytes)
+    memory = Memory(settings.slots, store_bytes, token_bytes)
     _log.info(
         "model.loaded",
         file=path.name,

@@ -19,7 +19,7 @@ KV = 30 * 3 * (64 + 64) * 2  # layers x heads x (key + value) x f16, of the demo
 def test_an_estimate_grows_with_the_tokens_that_slots_hold(demo_model_path: Path) -> None:
     small = worker_bytes(demo_model_path, EngineSettings(slots=1, context_tokens=1024, flash_attention="on"))
     large = worker_bytes(demo_model_path, EngineSettings(slots=1, context_tokens=3072, flash_attention="on"))
-    assert large - small == 2048 * KV
+    assert 2 * 2048 * KV <= large - small < 3 * 2048 * KV  # in the slots, and as much for states of prompts
     assert small > demo_model_path.stat().st_size + 1024 * KV
 
 
