@@ -60,8 +60,8 @@ def compute_bytes(facts: ModelFacts, settings: EngineSettings) -> int:
     """What a step of the largest batch needs, and the logits of all slots after it.
 
     llama.cpp reserves this before the first step and reuses memory from layer to layer, so the widest place counts: the
-    logits of all slots, or one layer with its attention for a whole batch. Flash attention has no scores to keep; where it is left
-    to llama.cpp, it is counted as absent.
+    logits of all slots, or one layer with its attention for a whole batch. Flash attention has no scores to keep; where
+    it is left to llama.cpp, it is counted as absent.
     """
     flash = settings.flash_attention == "on" or settings.kv_type_v != "f16"
     attention = cells(facts, settings) * (2 if flash else 2 + 2 * facts.heads)

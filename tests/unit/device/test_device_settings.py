@@ -134,7 +134,7 @@ def test_every_setting_has_a_description() -> None:
 
 def test_metrics_are_shown_to_this_machine_unless_more_is_asked_for() -> None:
     load("--metrics", "127.0.0.1:9101").check_listen()
-    with pytest.raises(ListensToNetwork, match="on this machine only.*--metrics"):
+    with pytest.raises(ListensToNetwork, match=r"on this machine only.*--metrics"):
         load("--metrics", "0.0.0.0:9101").check_listen()
     load("--metrics", "0.0.0.0:9101", "--allow-remote", "true").check_listen()
 
