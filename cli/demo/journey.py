@@ -24,7 +24,7 @@ from cli.publish import Published, publish
 from cli.registry import move_channel
 from deltaic.errors import DeadlineExceeded, FailedPrecondition
 from deltaic.names import ChannelName, RevisionName
-from deltaic.v1 import fleet_pb2
+from deltaic.v1 import fleet_pb2, inference_pb2
 
 _WHO = "Who are you?"
 _ROLLOUT_SECONDS = 300.0
@@ -320,6 +320,7 @@ class Journey:
 
     async def _rolled_out(self, version: str, published: Published, started: float) -> Update:
         edge, device = await self._serving(published.revision)
+        edge = await self._over_the_line(published.revision, edge)
         update = Update(
             version=version,
             revision=published.revision,
@@ -343,13 +344,33 @@ class Journey:
         deadline = time.monotonic() + _ROLLOUT_SECONDS
         states: list[fleet_pb2.ModelState] = []
         while time.monotonic() < deadline:
-            states = [state for node in await list_nodes(self._edge.address) for state in node.models]
-            ready = [state for state in states if state.serving_revision == revision == state.target_revision]
+            nodes = await list_nodes(self._edge.address)
+            states = [state for node in nodes for state in node.models]
+            ready = {
+                node.role: state
+                for node in nodes
+                for state in node.models
+                if state.serving_revision == revision == state.target_revision
+            }
             if len(ready) == 2:
-                return ready[0], ready[1]
+                return ready[inference_pb2.NODE_ROLE_EDGE], ready[inference_pb2.NODE_ROLE_DEVICE]
             await asyncio.sleep(0.1)
         details = ", ".join(state.detail or fleet_pb2.ModelState.Phase.Name(state.phase) for state in states)
         raise DeadlineExceeded(f"edge and device do not serve {revision} after {_ROLLOUT_SECONDS:.0f} s: {details}")
+
+    async def _over_the_line(self, revision: str, first: fleet_pb2.ModelState) -> fleet_pb2.ModelState:
+        """The state of the edge that fetched it for the branch: the other one takes it from there."""
+        if self._second.process is None or self._second.process.returncode is not None:
+            return first
+        await serving(self._second, [revision], _ROLLOUT_SECONDS)
+        second = [
+            state
+            for node in await list_nodes(self._second.address)
+            if node.role == inference_pb2.NODE_ROLE_EDGE
+            for state in node.models
+            if state.serving_revision == revision
+        ]
+        return min([first, *second], key=lambda state: state.progress.wire_bytes)
 
     def _say(self, text: str) -> None:
         self._console.print(f"[bold cyan]▸[/] {text}")

@@ -19,7 +19,7 @@ class Check:
 class Update:
     """One revision on its way to the edge and to the device.
 
-    `update_bytes` came over the line to the edge for it, manifest included; `device_bytes` the same from edge to
+    `update_bytes` came over the line to the branch for it, manifest included; `device_bytes` the same from edge to
     device. `delta_bytes` is what of the file a delta made on the edge, `device_delta_bytes` on the device.
     `rollout_seconds` is from the channel's move until both nodes answer with it; `swap_seconds` the longer of
     the two nodes' times from the complete file to the switch: load, warm, swap.
