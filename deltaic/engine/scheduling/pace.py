@@ -10,8 +10,10 @@ _WEIGHT = 0.2
 _FIRST_GUESS_PREFILL = 0.002
 _FIRST_GUESS_DECODE = 0.02
 _SURE_AFTER = 16
-_LEAST_CHUNK = 8
-_LEAST_TELLING = 8
+_LEAST_CHUNK = 1
+_BLIND_AFTER = 16
+_TELLING = 8
+"""Prompt tokens of a step that tell fully what one takes; with fewer, the rest of the step tells more than they do."""
 
 
 @dataclass(slots=True)
@@ -23,6 +25,12 @@ class Pace:
     _prefill: float = 0.0
     _length: float = 0.0
     _steps: int = 0
+    _since_plain: int = 0
+
+    @property
+    def blind(self) -> bool:
+        """Whether it is long ago that a step without prompts showed what one takes; answers grow meanwhile."""
+        return self._since_plain >= _BLIND_AFTER
 
     @property
     def sure(self) -> bool:
@@ -32,11 +40,12 @@ class Pace:
     def observe(self, decoding: int, prefilled: int, seconds: float) -> None:
         """A step was run."""
         self._steps += 1
+        self._since_plain = self._since_plain + 1 if prefilled else 0
         if not prefilled:
             self._decode[decoding] = _moved(self._decode.get(decoding, 0.0), seconds)
-        elif prefilled >= _LEAST_TELLING:
+        else:
             each = max(seconds - (self.decode_seconds(decoding) if decoding else 0.0), 0.0) / prefilled
-            self._prefill = _moved(self._prefill, each)
+            self._prefill = _moved(self._prefill, each, min(prefilled / _TELLING, 1.0))
 
     def finished(self, generated: int) -> None:
         """An answer ended after this many tokens."""
@@ -65,5 +74,5 @@ class Pace:
         return max(min(int(room / (self._prefill or _FIRST_GUESS_PREFILL)), most), min(_LEAST_CHUNK, most))
 
 
-def _moved(average: float, value: float) -> float:
-    return average + _WEIGHT * (value - average) if average else value
+def _moved(average: float, value: float, telling: float = 1.0) -> float:
+    return average + _WEIGHT * telling * (value - average) if average else value

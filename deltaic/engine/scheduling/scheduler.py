@@ -266,8 +266,11 @@ class Scheduler:
         """How many prompt tokens each reader feeds.
 
         Beside running answers, short prompts go first, whole, at most `short` tokens in all; what is left of the pace's
-        chunk, at least half of it, goes to the long ones, in the order of arrival.
+        chunk, at least half of it, goes to the long ones, in the order of arrival. Now and then all of them wait for a
+        step, so that the pace sees what the answers take.
         """
+        if decoding and self.pace.blind:
+            return {}
         room = self.limits.batch - decoding
         chunk = self.pace.chunk(decoding, room)
         counts: dict[Hashable, int] = {}
