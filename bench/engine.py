@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The engine beside llama-server, with the same model, threads, slots and questions, one side at a time.
 
-make bench-engine                                    everything, about 12 minutes on two cores
+make bench-engine                                    everything, about 15 minutes on two cores
 make bench-engine ARGS="--quick"                     few clients, short windows; not recorded
 make bench-engine ARGS="--parts closed --clients 16"
 make bench-engine ARGS="--gpu-layers -1 --clients 1 4 8 16 32 64 --record engine-gpu"    on a machine with a GPU
@@ -35,7 +35,7 @@ PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "stall": engine_fleet_parts.stall,
     "fairness": engine_fleet_parts.fairness,
 }
-USUAL_MINUTES = 12.0
+USUAL_MINUTES = 15.0
 NOTES = """\
 Both sides are processes of their own that answer with the same model file, the same threads, as many slots as there
 are clients, and the same questions: 60 to 200 prompt tokens, 64 to 128 answer tokens. One side runs at a time; rounds

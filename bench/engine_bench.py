@@ -20,7 +20,7 @@ _MOST_CLIENTS_IN_ROUNDS = 16
 
 @dataclass(slots=True)
 class Bench:
-    """One run. `scale` stretches every window; a run of 12 minutes has 1.0."""
+    """One run. `scale` stretches every window; a run of 15 minutes has 1.0."""
 
     report: Report
     model: Path
@@ -63,10 +63,16 @@ class Bench:
                 await transport.close()
 
     async def closed(
-        self, transport: Transport, clients: int, seconds: float, *, see_all_first_tokens: bool = True
+        self,
+        transport: Transport,
+        clients: int,
+        seconds: float,
+        *,
+        see_all_first_tokens: bool = True,
+        questions: str = "",
     ) -> Seen:
-        """The usual clients; the same questions for every side."""
-        streams = [self.work.stream(f"{clients} clients, number {number}") for number in range(clients)]
+        """The usual clients; the same questions for every side, or others by the name of `questions`."""
+        streams = [self.work.stream(f"{clients} clients, number {number}{questions}") for number in range(clients)]
         return self.kept(await closed_loop(transport, streams, seconds, see_all_first_tokens=see_all_first_tokens))
 
     def kept(self, seen: Seen) -> Seen:

@@ -58,13 +58,17 @@ async def poisson(bench: Bench) -> None:
 
 
 async def hops(bench: Bench) -> None:
-    """One worker, asked directly, through the node, and through the node's HTTP face."""
+    """One worker, asked directly, through the node, and through the node's HTTP face.
+
+    It remembers prompts, so every window has questions that it has not seen.
+    """
     clients = min(_HOP_CLIENTS, max(bench.clients))
     rounds: dict[str, list[Seen]] = defaultdict(list)
     async with bench.side(OURS, bench.setup(clients)) as (running, _):
-        for front in bench.turns(list(running.fronts)):
+        for turn, front in enumerate(bench.turns(list(running.fronts))):
             transport = running.transport(front)
-            rounds[front].append(await bench.closed(transport, clients, bench.seconds(_HOP_SECONDS)))
+            window = bench.seconds(_HOP_SECONDS)
+            rounds[front].append(await bench.closed(transport, clients, window, questions=f", turn {turn}"))
             await transport.close()
     seen = bench.figures(rounds)
     for front in seen:
