@@ -2,7 +2,7 @@
 
 import ctypes
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 
@@ -11,24 +11,28 @@ _DEBUG, _WARN, _ERROR, _CONTINUED = 1, 3, 4, 5
 
 
 class NativeLog:
-    """Receives the log once `install` was called. Keep the object: llama.cpp holds a pointer into it."""
+    """Receives the log from `install` until `remove`, or until another one is installed."""
+
+    _installed: ClassVar[Any] = None
+    """llama.cpp holds a pointer to this: it must outlive whoever installed it."""
 
     def __init__(self) -> None:
         self.errors: deque[str] = deque(maxlen=8)
         self._level = 0
-        self._callback: Any = None
 
     def install(self) -> None:
         import llama_cpp.llama_cpp as native
 
-        self._callback = native.llama_log_callback(self._take)
-        native.llama_log_set(self._callback, ctypes.c_void_p(0))
+        callback = native.llama_log_callback(self._take)
+        native.llama_log_set(callback, ctypes.c_void_p(0))
+        NativeLog._installed = callback
 
     def remove(self) -> None:
-        """Let llama.cpp write to stderr again: for a process that goes on without this object."""
+        """Let llama.cpp write to stderr again, and forget who took it."""
         import llama_cpp.llama_cpp as native
 
         native.llama_log_set(ctypes.cast(0, native.llama_log_callback), ctypes.c_void_p(0))
+        NativeLog._installed = None
 
     def _take(self, level: int, text: bytes, _user_data: object) -> None:
         """Called from llama.cpp's threads, with pieces of lines."""
