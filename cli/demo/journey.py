@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -282,8 +283,11 @@ class Journey:
             (Kind.DETECTED, "device"),
         ):
             answers = list(traffic.of_kind(kind))
-            held = bool(answers) and all(answer.answered_by == node for answer in answers)
-            result.check(f"{kind}: answered by the {node}", held, f"{len(answers)} requests")
+            by = Counter(answer.answered_by for answer in answers)
+            detail = f"{len(answers)} requests"
+            if set(by) - {node}:
+                detail += ": " + ", ".join(f"{name or 'nobody'} {count}" for name, count in by.most_common())
+            result.check(f"{kind}: answered by the {node}", set(by) == {node}, detail)
         result.neighbour_answers = sum(answer.node == self._second.called for answer in traffic.of_kind(Kind.NEIGHBOUR))
         leaked = f"{result.sensitive_bytes_out} bytes in {self._tap.bytes_out:,} that left the device"
         result.check("no sensitive byte left the device", result.sensitive_bytes_out == 0, leaked)

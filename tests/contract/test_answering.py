@@ -63,7 +63,7 @@ async def test_pieces_come_in_order_and_unchanged(opened):
         pieces = [piece async for piece in answering.generate(ASK, 10.0)]
     assert pieces == [text("Hello"), text(" you"), end()]
     assert played.requests == [ASK]
-    assert 5 < played.seconds[0] <= 10
+    assert 5 < played.seconds[0] <= 10.5  # gRPC rounds a timeout up, by up to a tenth of a second and more
 
 
 async def test_closing_an_answer_ends_the_work_behind_it(opened):

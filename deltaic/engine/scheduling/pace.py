@@ -43,7 +43,7 @@ class Pace:
         self._since_plain = self._since_plain + 1 if prefilled else 0
         if not prefilled:
             self._decode[decoding] = _moved(self._decode.get(decoding, 0.0), seconds)
-        else:
+        elif self._prefill or prefilled >= _TELLING:
             each = max(seconds - (self.decode_seconds(decoding) if decoding else 0.0), 0.0) / prefilled
             self._prefill = _moved(self._prefill, each, min(prefilled / _TELLING, 1.0))
 

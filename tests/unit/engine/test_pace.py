@@ -37,3 +37,10 @@ def test_after_many_steps_with_prompts_one_without_is_due() -> None:
     assert pace.blind
     pace.observe(ANSWERS, 0, 0.050)
     assert not pace.blind
+
+
+def test_the_first_prompt_of_few_tokens_tells_nothing() -> None:
+    pace = Pace()
+    before = pace.prefill_seconds(1)
+    pace.observe(0, 2, 0.5)
+    assert pace.prefill_seconds(1) == before
