@@ -60,13 +60,14 @@ class Work:
 
     temperature: float
     forbidden: Sequence[int]
+    prompt_tokens: tuple[int, int] = PROMPT_TOKENS
     answer_tokens: tuple[int, int] = ANSWER_TOKENS
 
     def stream(self, name: str, *, tenant: str = "") -> Iterator[Question]:
-        """Endless questions of 60 to 200 prompt tokens."""
+        """Endless questions, usually of 60 to 200 prompt tokens."""
         source = random.Random(name)
         while True:
-            words = source.randint(*PROMPT_TOKENS) - _AROUND_TOKENS
+            words = source.randint(*self.prompt_tokens) - _AROUND_TOKENS
             yield self.question(
                 f"{text(source, words)}. Write a long story about these.",
                 source.randint(*self.answer_tokens),
@@ -74,9 +75,9 @@ class Work:
                 tenant=tenant,
             )
 
-    def with_answers(self, tokens: tuple[int, int]) -> "Work":
-        """The same, with answers of other lengths."""
-        return replace(self, answer_tokens=tokens)
+    def all_alike(self, prompt_tokens: int, answer_tokens: int) -> "Work":
+        """The same, with questions that are all equally much work."""
+        return replace(self, prompt_tokens=(prompt_tokens, prompt_tokens), answer_tokens=(answer_tokens, answer_tokens))
 
     def question(self, user: str, max_tokens: int, *, seed: int = 1, system: str = "", tenant: str = "") -> Question:
         return Question(user, max_tokens, seed, self.temperature, system, tenant, self.forbidden)

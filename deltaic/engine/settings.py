@@ -51,13 +51,13 @@ class EngineSettings(BaseModel):
         512, ge=16, le=8192, description="Most tokens of one decode call; more reads prompts a little faster."
     )
     prefill_chunk: int = Field(
-        256,
+        384,
         ge=1,
         le=8192,
         description="Prompts up to so many tokens are read in one piece beside running answers; longer ones in chunks.",
     )
     gap: float = Field(
-        2.2,
+        2.0,
         ge=1.1,
         le=100,
         description="How many times longer than usual the time between two tokens may be while a long prompt is read.",

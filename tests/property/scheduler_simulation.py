@@ -80,9 +80,8 @@ class Simulation:
         self.do(self.scheduler.admit(self.now))
         step = self.scheduler.schedule()
         self.check(step)
-        decoding = sum(len(feed.tokens) == 1 for feed in step.feeds)
-        seconds = self.decode_seconds * (decoding > 0) + self.prefill_seconds * (step.tokens - decoding)
-        seconds += 0.1 * self.decode_seconds * decoding
+        decoding, prefilled = (0, step.tokens) if step.reading else (step.tokens, 0)
+        seconds = self.decode_seconds * ((decoding > 0) + 0.1 * decoding) + self.prefill_seconds * prefilled
         sampled = {}
         for feed in step.feeds:
             self.slots[feed.slot] += feed.tokens
@@ -92,7 +91,7 @@ class Simulation:
                 sampled[feed.request] = next_token(self.slots[feed.slot], self.ends)
         self.now += seconds if step.feeds else 0.001
         if step.feeds:
-            self.steps.append((seconds, decoding, step.tokens - decoding))
+            self.steps.append((seconds, decoding, prefilled))
         self.scheduler.update(step, sampled, seconds)
         for identifier, token in sampled.items():
             request = self.running[identifier]
@@ -139,6 +138,7 @@ class Simulation:
 
     def check(self, step: Step) -> None:
         assert step.tokens <= self.limits.batch
+        assert step.reading or all(feed.sample and len(feed.tokens) == 1 for feed in step.feeds)
         assert self.scheduler.running <= self.limits.slots
         assert len({feed.slot for feed in step.feeds}) == len(step.feeds)
         assert step.feeds or not self.scheduler.running, "somebody runs and nothing is done"

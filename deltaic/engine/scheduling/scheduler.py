@@ -1,9 +1,13 @@
 """The scheduler: who has a slot, and what each of them feeds into the next decode call.
 
 Each turn: `admit` gives free slots to those who wait, `schedule` makes a step, the executor runs it, `update` takes
-what came out. A step has one token of every sequence that decodes, and prompt tokens of those that still read: short
-prompts whole, since they are soon over; long ones as many tokens at a time as `Pace` allows beside the others. All
-sequences of a step use the same adapters; sets of adapters take turns.
+what came out. A step is one decode call, either of answers, one token each, or of prompts: short ones whole, since they
+are soon over; long ones as many tokens at a time as `Pace` allows between two tokens of the answers. All sequences of a
+step use the same adapters. Answers and prompts take turns, and so do sets of adapters.
+
+Answers and prompts are not mixed in a call, because attention goes over as many places as the longest sequence of a
+call has; because each then tells what it takes; and because who comes while answers are computed is read right after
+them, without waiting for another token of theirs.
 """
 
 from collections import Counter
@@ -50,10 +54,11 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One decode call; no feeds means that there is nothing to do."""
+    """One decode call, `reading` prompts or going on with answers; no feeds means that there is nothing to do."""
 
     feeds: tuple[Feed, ...] = ()
     adapters: Adapters = ()
+    reading: bool = False
 
     @property
     def tokens(self) -> int:
@@ -71,7 +76,7 @@ class Scheduler:
     preemptions: int = 0
     _waiting: Waiting = field(init=False)
     _running: dict[Hashable, Request] = field(default_factory=dict)
-    _turns: dict[Adapters, int] = field(default_factory=dict)
+    _turns: dict[tuple[Adapters, bool], int] = field(default_factory=dict)
     _turn: int = 0
 
     def __post_init__(self) -> None:
@@ -224,23 +229,20 @@ class Scheduler:
 
     def schedule(self) -> Step:
         """The next step."""
-        group = self._group()
-        if group is None:
+        if not self._running:
             return Step()
+        adapters, reading = turn = self._next_turn()
         # By slot: llama.cpp computes neighbouring streams together, and begins anew wherever their order is broken.
-        running = sorted(
-            (each for each in self._running.values() if each.scope.adapters == group), key=lambda one: one.slot
-        )
-        decoding = [each for each in running if each.unread == 1]
-        readers = [each for each in running if each.unread > 1]
-        counts = {each.id: 1 for each in decoding} | self._shares_of_readers(readers, len(decoding))
-        return Step(tuple(_feed(each, counts[each.id]) for each in running if counts.get(each.id)), group)
+        those = sorted((each for each in self._running.values() if _turn_of(each) == turn), key=lambda one: one.slot)
+        counts = self._shares_of_readers(those) if reading else {each.id: 1 for each in those}
+        return Step(tuple(_feed(each, counts[each.id]) for each in those if counts.get(each.id)), adapters, reading)
 
     def update(self, step: Step, sampled: Mapping[Hashable, int], seconds: float) -> None:
         """Take what `step` brought: the token of every request that sampled, and how long it took."""
-        decoding = sum(len(feed.tokens) == 1 and feed.sample for feed in step.feeds)
-        if step.feeds:
-            self.pace.observe(decoding, step.tokens - decoding, seconds)
+        if step.reading:
+            self.pace.observe_prompts(step.tokens, seconds)
+        elif step.feeds:
+            self.pace.observe_answers(len(step.feeds), seconds)
         for feed in step.feeds:
             request = self._running.get(feed.request)
             if request is None:
@@ -252,26 +254,22 @@ class Scheduler:
                 self.shares.charge(request.scope.tenant, generated=1)
             self.memory.grown(request)
 
-    def _group(self) -> Adapters | None:
-        """The adapters of the next step: those that were not served for longest."""
-        groups = {each.scope.adapters for each in self._running.values()}
-        if not groups:
-            return None
+    def _next_turn(self) -> tuple[Adapters, bool]:
+        """Adapters of the next step, and whether it reads: what was not done for longest."""
+        possible = {_turn_of(each) for each in self._running.values()}
+        turn = min(possible, key=lambda one: (self._turns.get(one, 0), one))
         self._turn += 1
-        group = min(groups, key=lambda one: (self._turns.get(one, 0), one))
-        self._turns = {one: turn for one, turn in self._turns.items() if one in groups} | {group: self._turn}
-        return group
+        self._turns = {one: last for one, last in self._turns.items() if one in possible} | {turn: self._turn}
+        return turn
 
-    def _shares_of_readers(self, readers: list[Request], decoding: int) -> dict[Hashable, int]:
+    def _shares_of_readers(self, readers: list[Request]) -> dict[Hashable, int]:
         """How many prompt tokens each reader feeds.
 
         Beside running answers, short prompts go first, whole, at most `short` tokens in all; what is left of the pace's
-        chunk, at least half of it, goes to the long ones, in the order of arrival. Now and then all of them wait for a
-        step, so that the pace sees what the answers take.
+        chunk, at least half of it, goes to the long ones, in the order of arrival.
         """
-        if decoding and self.pace.blind:
-            return {}
-        room = self.limits.batch - decoding
+        decoding = sum(each.unread == 1 for each in self._running.values())
+        room = self.limits.batch
         chunk = self.pace.chunk(decoding, room)
         counts: dict[Hashable, int] = {}
         if decoding:
@@ -309,6 +307,10 @@ class Scheduler:
         length = self.pace.expected_length(request.budget)
         each = self.pace.decode_seconds(min(self.running + 1, self.limits.slots))
         return self.pace.prefill_seconds(len(request.prompt)) + length * each
+
+
+def _turn_of(request: Request) -> tuple[Adapters, bool]:
+    return request.scope.adapters, request.unread > 1
 
 
 def _feed(request: Request, count: int) -> Feed:

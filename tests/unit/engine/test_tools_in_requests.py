@@ -171,7 +171,7 @@ def test_tools_are_counted_with_the_prompt_and_shown_even_when_none_may_be_calle
         {"messages": [], "prompt": "x", "tools": [NOW]},
         {"messages": []},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:60],
 )
 def test_what_a_request_may_not_ask_is_refused(loaded: Loaded, change: dict[str, object]) -> None:
     arguments: dict[str, object] = {"messages": [ASK], **change}
