@@ -108,7 +108,7 @@ def test_ten_times_the_load_gets_no_larger_share(slots: int, budget: int, prompt
         another("many")
     for _ in range(2 * slots):
         another("few")
-    for _ in range(2000):
+    for _ in range(4000):
         simulation.turn()
     few, many = simulation.served["few"], simulation.served["many"]
     assert few + many > 3_000
