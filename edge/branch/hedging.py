@@ -137,7 +137,10 @@ async def raced(
 
 
 async def _winner(contenders: list[_Contender[Piece]], goes_on: Callable[[DeltaicError], bool]) -> _Contender[Piece]:
-    """The first that begins, or ends in a way that is final; of failures the last one's."""
+    """The first that begins, or the original when it ends in a way that is final; of failures the last one's.
+
+    A copy that fails has lost: the original still runs, and its place may have what the copy's has not.
+    """
     running = list(contenders)
     while True:
         waits = [asyncio.create_task(each.began_or_ended()) for each in running]
@@ -148,7 +151,8 @@ async def _winner(contenders: list[_Contender[Piece]], goes_on: Callable[[Deltai
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
         for each in list(running):
-            if each.began or (each.task.done() and (len(running) == 1 or not _failed(each, goes_on))):
+            final = each is contenders[0] and not _failed(each, goes_on)
+            if each.began or (each.task.done() and (len(running) == 1 or final or not _has_error(each))):
                 return each
             if each.task.done():
                 running.remove(each)
@@ -156,7 +160,14 @@ async def _winner(contenders: list[_Contender[Piece]], goes_on: Callable[[Deltai
 
 def _failed(contender: _Contender[Piece], goes_on: Callable[[DeltaicError], bool]) -> bool:
     """Whether it ended before its first piece with an error that another place may not meet."""
-    if contender.began or not contender.task.done() or contender.task.cancelled():
+    if not _has_error(contender):
         return False
     error = contender.task.exception()
     return isinstance(error, DeltaicError) and goes_on(error)
+
+
+def _has_error(contender: _Contender[Piece]) -> bool:
+    """Whether it ended before its first piece with an error of any kind."""
+    if contender.began or not contender.task.done() or contender.task.cancelled():
+        return False
+    return contender.task.exception() is not None

@@ -16,6 +16,7 @@ from edge.route import Escalate, LoadThenLocal, Timed, ToNeighbour, Way
 _DID_NOT_START = frozenset({"WORKER_FAILED", "NOT_ENOUGH_MEMORY"})
 _ENDED_A_WORKER = frozenset({"WORKER_DIED", "WORKER_HUNG", "WORKER_KILLED_FOR_MEMORY"})
 _NEVER_FITS = "TOO_LARGE"
+_IS_LACKING = "NO_ADAPTER"
 _AGAIN_MS = "500"
 
 Piece = TypeVar("Piece")
@@ -25,11 +26,12 @@ Answer = TypeVar("Answer")
 def another_may_answer(error: DeltaicError) -> bool:
     """Whether a failure before the first piece is one of the place, and not of the request.
 
-    What ended one worker might end the next: that is said to the caller instead.
+    What ended one worker might end the next: that is said to the caller instead. Adapters lie beside the models of
+    each node, so what one lacks another may have.
     """
     if error.reason in _ENDED_A_WORKER:
         return False
-    if isinstance(error, WorkerFailed) or error.reason in _DID_NOT_START:
+    if isinstance(error, WorkerFailed) or error.reason in {*_DID_NOT_START, _IS_LACKING}:
         return True
     return error.code is Code.UNAVAILABLE or (error.code is Code.RESOURCE_EXHAUSTED and error.reason != _NEVER_FITS)
 

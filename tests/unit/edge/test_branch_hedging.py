@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaic.errors import InvalidArgument, Unavailable
+from deltaic.engine.errors import NoAdapter
+from deltaic.errors import DeltaicError, InvalidArgument, NotFound, Unavailable
 from edge.branch.hedging import Hedges, raced
 from edge.branch.trying import another_may_answer
 
@@ -81,6 +82,23 @@ async def test_a_mistake_of_the_request_is_said_and_tried_nowhere_else():
     with pytest.raises(InvalidArgument):
         await all_of(race(first, second, NEVER))
     assert not second.opened.is_set()
+
+
+@pytest.mark.parametrize("error", [Unavailable("gone"), NotFound("nothing of that name here"), InvalidArgument("no")])
+async def test_a_copy_that_fails_does_not_end_the_original(error: DeltaicError):
+    first, second = Place("first"), Place("second", error)
+    second.go.set()
+    reading = asyncio.create_task(all_of(race(first, second, 0.0)))
+    await second.opened.wait()
+    while not second.closed:
+        await asyncio.sleep(0)
+    first.go.set()
+    assert (await reading)[0] == "first0"
+
+
+def test_what_one_place_lacks_another_may_have():
+    assert another_may_answer(NoAdapter("no adapter legal"))
+    assert not another_may_answer(NotFound("no such model"))
 
 
 async def test_when_both_fail_the_error_is_the_last_ones():
