@@ -38,7 +38,7 @@ it. With the line cut, the model that only the center has is not asked for. *A a
 edge for two revisions that only it holds and of which only one fits beside its channels, the line still cut. *Line*: a
 TCP proxy between center and branch at 20 Mbit/s counts what comes down, protocol and all, until every edge serves the
 version. *Index*: a proxy before the Valkey counts round trips: what a client says after the server has last said
-something is one."""
+something is one. It is there, gone and hanging in turn; in each round another of them comes first."""
 
 
 def parsed() -> argparse.Namespace:

@@ -71,16 +71,18 @@ async def _count_turns(bench: Bench, edge: Node, tap: IndexTap) -> None:
 async def _with_and_without(bench: Bench, nodes: Sequence[Node], tap: IndexTap) -> None:
     seen: dict[str, list[Outcomes]] = {"there": [], "gone": [], "hanging": []}
     seconds = bench.seconds(_ROUND_SECONDS)
+    states = list(seen)
     for number in range(_ROUNDS):
-        for state, outcomes in seen.items():
+        for state in states[number:] + states[:number]:  # each comes first once
             if state == "gone":
                 tap.take_away()
             elif state == "hanging":
-                await tap.bring_back()
                 tap.stall()
-            outcomes.append(await load(nodes, _the_model, seconds, clients=_CLIENTS, tokens=_TOKENS, seed=number))
-        await tap.bring_back()
-        await asyncio.sleep(bench.seconds(4.0))  # until the edges have found it again
+            await asyncio.sleep(bench.seconds(2.0))
+            outcomes = await load(nodes, _the_model, seconds, clients=_CLIENTS, tokens=_TOKENS, seed=number)
+            seen[state].append(outcomes)
+            await tap.bring_back()
+            await asyncio.sleep(bench.seconds(4.0))  # until the edges have found it again
     _add(bench, seen)
 
 
