@@ -151,8 +151,8 @@ async def _winner(contenders: list[_Contender[Piece]], goes_on: Callable[[Deltai
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
         for each in list(running):
-            final = each is contenders[0] and not _failed(each, goes_on)
-            if each.began or (each.task.done() and (len(running) == 1 or final or not _has_error(each))):
+            excused = goes_on if each is contenders[0] else _any_error
+            if each.began or (each.task.done() and (len(running) == 1 or not _failed(each, excused))):
                 return each
             if each.task.done():
                 running.remove(each)
@@ -160,14 +160,11 @@ async def _winner(contenders: list[_Contender[Piece]], goes_on: Callable[[Deltai
 
 def _failed(contender: _Contender[Piece], goes_on: Callable[[DeltaicError], bool]) -> bool:
     """Whether it ended before its first piece with an error that another place may not meet."""
-    if not _has_error(contender):
+    if contender.began or not contender.task.done() or contender.task.cancelled():
         return False
     error = contender.task.exception()
     return isinstance(error, DeltaicError) and goes_on(error)
 
 
-def _has_error(contender: _Contender[Piece]) -> bool:
-    """Whether it ended before its first piece with an error of any kind."""
-    if contender.began or not contender.task.done() or contender.task.cancelled():
-        return False
-    return contender.task.exception() is not None
+def _any_error(_: DeltaicError) -> bool:
+    return True

@@ -13,10 +13,9 @@ from edge.branch.ways import CENTER
 from edge.errors import CenterUnreachable, NeighbourLost
 from edge.route import Escalate, LoadThenLocal, Timed, ToNeighbour, Way
 
-_DID_NOT_START = frozenset({"WORKER_FAILED", "NOT_ENOUGH_MEMORY"})
+_OF_THE_PLACE = frozenset({"WORKER_FAILED", "NOT_ENOUGH_MEMORY", "NO_ADAPTER"})
 _ENDED_A_WORKER = frozenset({"WORKER_DIED", "WORKER_HUNG", "WORKER_KILLED_FOR_MEMORY"})
 _NEVER_FITS = "TOO_LARGE"
-_IS_LACKING = "NO_ADAPTER"
 _AGAIN_MS = "500"
 
 Piece = TypeVar("Piece")
@@ -31,7 +30,7 @@ def another_may_answer(error: DeltaicError) -> bool:
     """
     if error.reason in _ENDED_A_WORKER:
         return False
-    if isinstance(error, WorkerFailed) or error.reason in {*_DID_NOT_START, _IS_LACKING}:
+    if isinstance(error, WorkerFailed) or error.reason in _OF_THE_PLACE:
         return True
     return error.code is Code.UNAVAILABLE or (error.code is Code.RESOURCE_EXHAUSTED and error.reason != _NEVER_FITS)
 

@@ -3,13 +3,14 @@
 All of them let go in the order of their ranking until there is room, and hold every load worth it.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 
 from edge.hot.policy import Model, Room, in_order
 
 
-class _Ranked:
+class _Rival:
     """What they have in common."""
 
     def used(self, name: str, now: float) -> None:
@@ -21,15 +22,20 @@ class _Ranked:
     def gone(self, name: str) -> None:
         """The same."""
 
-    def victims(self, free: Sequence[Model], needed: Room, now: float) -> tuple[str, ...]:
-        return tuple(model.name for model in in_order(self.ranked(free, now), needed))
-
     def pays(self, coming: Model, victims: Sequence[Model], now: float) -> bool:
         """None of them asks."""
         return True
 
+
+class _Ranked(_Rival, ABC):
+    """Those whose order does not depend on how much room is needed."""
+
+    def victims(self, free: Sequence[Model], needed: Room, now: float) -> tuple[str, ...]:
+        return tuple(model.name for model in in_order(self.ranked(free, now), needed))
+
+    @abstractmethod
     def ranked(self, free: Sequence[Model], now: float) -> list[Model]:
-        raise NotImplementedError
+        """All of them, first who goes first."""
 
 
 class ByteLRU(_Ranked):
@@ -110,7 +116,7 @@ class GDSF(_Ranked):
         return self._age_at_use.get(model.name, 0.0) + requests * model.load_seconds / size * (1 << 30)
 
 
-class Sieve(_Ranked):
+class Sieve(_Rival):
     """SIEVE (Zhang and others, 2024): a hand goes from the oldest to the newest and spares, once, who was used."""
 
     def __init__(self) -> None:
