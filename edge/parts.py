@@ -171,7 +171,7 @@ class Parts:
             in_flight=settings.fetch_streams,
             limits=replace(USUAL_LIMITS, wait_seconds=settings.delta_wait),
             keeper=DeltaKeeper(own.deltas.shelf) if settings.deltas_bytes else None,
-            turns=self.branch.turns(settings.fetch_rate, self._obtained),
+            turns=self.branch.turns(own.peers.source, self._obtained),
         )
         self._mirror = Mirror(own.files, self._follower.held)
         self.tags = TagBook(own.calls, self._center, own.folder / TAGS_NAME)

@@ -22,6 +22,7 @@ from deltaic.transfer.fetch import MOST_STREAMS
 from deltaic.transfer.planning import Limits
 from deltaic.transfer.pursuit import Activate, Pursuit
 from deltaic.transfer.source import GrpcSource, Source
+from deltaic.transfer.supplier import Supplier
 from deltaic.transfer.threads import in_thread
 from deltaic.transfer.turns import Turns
 from deltaic.transfer.update import USUAL_LIMITS, Obtainer
@@ -66,11 +67,11 @@ class Follower:
         self._files = files
         self._book = ChannelBook(data_dir / BOOK_NAME, channels, keep_previous=keep_previous)
         self._saving = asyncio.Lock()
+        sources = sources or [GrpcSource(upstream, upstream_name)]
         self._obtainer = Obtainer(
             files,
-            sources or [GrpcSource(upstream, upstream_name)],
-            upstream,
-            upstream_name,
+            Supplier(upstream, sources[0]),
+            sources,
             in_flight=in_flight,
             retry=retry,
             limits=limits,

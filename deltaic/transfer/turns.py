@@ -5,16 +5,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from deltaic.transfer.channel_book import ChannelState
-from deltaic.transfer.source import Source
+from deltaic.transfer.supplier import Supplier
 
 
 class Turns(Protocol):
     """Who fetches when."""
 
-    def turn(self, state: ChannelState, wire_bytes: Callable[[], int]) -> AbstractAsyncContextManager[Sequence[Source]]:
+    def turn(
+        self, state: ChannelState, wire_bytes: Callable[[], int]
+    ) -> AbstractAsyncContextManager[Sequence[Supplier]]:
         """Wait for this node's turn, and hold it while the context lasts.
 
-        Gives the sources nearby that have all of the revision: none means that it is this node's turn to fetch it over
+        Gives the nodes nearby that have all of the revision: none means that it is this node's turn to fetch it over
         the line. `wire_bytes` grows while bytes come: a turn whose bytes stand still passes to others.
         """
         ...
@@ -23,7 +25,7 @@ class Turns(Protocol):
         """Its file is complete here: others may fetch it from this node."""
         ...
 
-    def failed(self, sources: Sequence[Source]) -> None:
+    def failed(self, near: Sequence[Supplier]) -> None:
         """They did not give what they were to have: leave them out for a while."""
         ...
 
@@ -36,11 +38,11 @@ class NoTurns:
         self,
         state: ChannelState,  # noqa: ARG002  # the protocol's names
         wire_bytes: Callable[[], int],  # noqa: ARG002
-    ) -> AsyncIterator[Sequence[Source]]:
+    ) -> AsyncIterator[Sequence[Supplier]]:
         yield ()
 
     def obtained(self, state: ChannelState) -> None:
         """Nobody asks."""
 
-    def failed(self, sources: Sequence[Source]) -> None:
+    def failed(self, near: Sequence[Supplier]) -> None:
         """There are none."""

@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import grpc
 import structlog
 
 from deltaic.errors import DeltaicError
-from deltaic.rpc.status import from_rpc_error
 from deltaic.store.errors import DiskFailed, DiskFull
 from deltaic.store.model_files import ModelFiles
 from deltaic.store.staging import Staging
@@ -18,18 +16,17 @@ from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.deltas.keeping import DeltaKeeper
 from deltaic.transfer.deltas.walking import DeltaWalk, remove_steps
 from deltaic.transfer.fetch import Fetch, FetchStats, fetch_manifest
-from deltaic.transfer.plan_messages import MAX_HELD, deltas_in, limits_to_proto
 from deltaic.transfer.planning import Limits, Step
 from deltaic.transfer.progress import Reached
 from deltaic.transfer.source import Source
+from deltaic.transfer.supplier import Supplier
 from deltaic.transfer.threads import in_thread
 from deltaic.transfer.turns import NoTurns, Turns
-from deltaic.v1 import registry_pb2, registry_pb2_grpc
 from deltaic.weights.manifest import Manifest
 
 _log = structlog.get_logger(__name__)
 
-_PLAN_TIMEOUT_SECONDS = 10.0
+_MOST_ASKED = 3
 USUAL_LIMITS = Limits(memory_bytes=256 << 20, wait_seconds=300.0)
 """What a node spends on deltas unless it is told otherwise."""
 
@@ -48,9 +45,8 @@ class Obtainer:
     def __init__(
         self,
         files: ModelFiles,
+        upstream: Supplier,
         sources: Sequence[Source],
-        upstream: grpc.aio.Channel,
-        upstream_name: str,
         *,
         in_flight: int,
         retry: Retry,
@@ -58,15 +54,14 @@ class Obtainer:
         keeper: DeltaKeeper | None = None,
         turns: Turns | None = None,
     ) -> None:
-        """The first of `sources` is the node that `upstream` leads to: it plans, and deltas come from it.
+        """`upstream` plans, and deltas come from it; chunks from any of `sources`, of which it is the first.
 
         `sources` may change; each update uses those that there are when it begins to fetch. Deltas that
-        came are kept by `keeper`. `turns` say when to fetch, and what is nearer than all of them.
+        came are kept by `keeper`. `turns` say when to fetch, and who is nearer than all of them.
         """
         self.files = files
+        self._upstream = upstream
         self._sources = sources
-        self._stub = registry_pb2_grpc.RegistryServiceStub(upstream)
-        self._upstream_name = upstream_name
         self._in_flight = in_flight
         self._retry = retry
         self._limits = limits
@@ -120,27 +115,45 @@ class Obtainer:
                 return held
         raise AssertionError("the last attempt returns or raises")
 
-    async def _bring(self, state: ChannelState, progress: "UpdateMeter", near: Sequence[Source]) -> Held:
-        deltas = [] if near else await self._plan(state)
-        sources = near or tuple(self._sources)
+    async def _bring(self, state: ChannelState, progress: "UpdateMeter", near: Sequence[Supplier]) -> Held:
+        planner, deltas = await self._plan(state, near)
+        sources = [each.source for each in near] or self._sources
         manifest, wire_bytes = await fetch_manifest(sources, state.manifest, retry=self._retry)
         progress.described(manifest, wire_bytes)
         staging = await in_thread(self.files.stage, manifest)
         try:
-            return await self._fill(staging, deltas, progress, sources)
+            if deltas:
+                try:
+                    await self._walk(staging, deltas, progress, planner.source)
+                except DeltaicError as error:
+                    if not near or isinstance(error, DiskFull | DiskFailed):
+                        raise
+                    _log.info("update.delta_not_from_near", planned_by=planner.source.name, error=error.message)
+            return await self._fill(staging, progress, sources)
         finally:
             await in_thread(staging.close)
+
+    async def _plan(self, state: ChannelState, near: Sequence[Supplier]) -> tuple[Supplier, list[Step]]:
+        """What deltas make of it, and who has them.
+
+        Who is near is asked for deltas that are there: what it had to make first, its chunks bring sooner.
+        """
+        held = await in_thread(self.files.newest)  # from the one that came last a delta is likely to be the smallest
+        if not near:
+            return self._upstream, await self._upstream.plan(state, held, self._limits)
+        limits = replace(self._limits, wait_seconds=0.0)
+        for supplier in near[:_MOST_ASKED]:
+            if deltas := await supplier.plan(state, held, limits):
+                return supplier, deltas
+        return near[0], []
 
     def removed(self, revision_hex: str) -> None:
         """The files of a revision are gone."""
         self._verified.discard(revision_hex)
         self._locks.pop(revision_hex, None)
 
-    async def _fill(
-        self, staging: Staging, deltas: Sequence[Step], progress: "UpdateMeter", sources: Sequence[Source]
-    ) -> Held:
-        if deltas:
-            await self._walk(staging, deltas, progress)
+    async def _fill(self, staging: Staging, progress: "UpdateMeter", sources: Sequence[Source]) -> Held:
+        """Fetch what is still missing."""
         fetch = Fetch(staging, sources, in_flight=self._in_flight, on_progress=progress.advanced, retry=self._retry)
         progress.fetching(lambda: fetch.stats)
         await fetch.run()
@@ -148,11 +161,11 @@ class Obtainer:
         await self._remove_steps()
         return held
 
-    async def _walk(self, staging: Staging, deltas: Sequence[Step], progress: "UpdateMeter") -> None:
+    async def _walk(self, staging: Staging, deltas: Sequence[Step], progress: "UpdateMeter", source: Source) -> None:
         """Make what deltas make; the rest is left to chunks."""
         walk = DeltaWalk(
             self.files,
-            self._sources[0],
+            source,
             in_flight=self._in_flight,
             memory_bytes=self._limits.memory_bytes,
             retry=self._retry,
@@ -174,35 +187,6 @@ class Obtainer:
             await in_thread(remove_steps, self.files)
         except DeltaicError as error:
             _log.warning("update.steps_not_removed", error=error.message)
-
-    async def _plan(self, state: ChannelState) -> list[Step]:
-        """Ask for the cheapest way. It is advice: what is reused, and what deltas make, is decided by hashing it.
-
-        A node above that has to make a delta first may take the time that this node grants it.
-        """
-        # The one that came last first: a delta from it is likely to be the smallest.
-        held = (await in_thread(self.files.newest))[:MAX_HELD]
-        request = registry_pb2.PlanUpdateRequest(
-            want=str(state.revision),
-            have=[f"{state.revision.of_model}/revisions/sha256:{each}" for each in held],
-            limits=limits_to_proto(self._limits),
-        )
-        try:
-            plan = await self._stub.PlanUpdate(request, timeout=_PLAN_TIMEOUT_SECONDS + self._limits.wait_seconds)
-        except grpc.RpcError as failure:
-            error = from_rpc_error(failure, self._upstream_name)
-            _log.debug("update.no_plan", revision=str(state.revision), error=error.message)
-            return []
-        deltas = deltas_in(plan, state.manifest)
-        _log.info(
-            "update.planned",
-            revision=str(state.revision),
-            reuse_bytes=plan.reuse_bytes,
-            fetch_bytes=sum(step.fetch_bytes for step in deltas) if deltas else plan.fetch_bytes,
-            fetch_chunks=0 if deltas else plan.fetch_chunks,
-            deltas=len(deltas),
-        )
-        return deltas
 
 
 class UpdateMeter:

@@ -8,9 +8,7 @@ import grpc
 
 from deltaic.runtime.lifetime import beside
 from deltaic.transfer.channel_book import ChannelState
-from deltaic.transfer.rate_limit import RateLimit
-from deltaic.transfer.rate_schedule import RateSchedule
-from deltaic.transfer.source import GrpcSource, Source
+from deltaic.transfer.source import Source
 from edge.branch.breakers import Breakers
 from edge.branch.hedging import Hedges
 from edge.branch.lines import Lines
@@ -21,8 +19,6 @@ from edge.branch.trying import Trying
 from edge.branch.ways import Here, Policy, Ways
 from edge.index.index import BranchIndex
 from edge.index.secret import IndexSecret
-
-_IDLE_SECONDS = 10.0
 
 
 class Branch:
@@ -50,13 +46,10 @@ class Branch:
         """What decides about requests."""
         return Ways(here, self.neighbours, line_up, self.breakers, self.lines, policy, secret, time.monotonic)
 
-    def turns(self, fetch_rate: str, on_obtained: Callable[[ChannelState], None]) -> BranchTurns:
-        """What decides who fetches over the line; `fetch_rate` as the settings have it."""
-        limit = RateLimit(RateSchedule.parse(fetch_rate))
-
-        def source(channel: grpc.aio.Channel, name: str) -> Source:
-            return GrpcSource(channel, name, idle_timeout=_IDLE_SECONDS, limit=limit)
-
+    def turns(
+        self, source: Callable[[str, grpc.aio.Channel], Source], on_obtained: Callable[[ChannelState], None]
+    ) -> BranchTurns:
+        """What decides who fetches over the line; `source` reads from the edge at an address."""
         return BranchTurns(self._index, self.neighbours, self.lines, source, on_obtained)
 
     @asynccontextmanager

@@ -1,10 +1,11 @@
 """A branch pulls a revision over its line once: who fetches it from the center, and who waits to have it from there.
 
 One edge holds the lease "pull:HEX" while it fetches, and renews it while bytes come. The others wait until an edge of
-the branch holds the whole file, and fetch it from all that do. When the holder dies, its lease runs out and
-the next one takes its turn: that costs seconds, and the bytes that the dead one had. An edge that has fetched lets its
-lease run out instead of giving it back, so that the others have seen its file before they could take it. The token of a
-lease guards nothing here: two that fetch at once write to disks of their own.
+the branch holds the whole file, and then fetch it from all that do: by a delta where one of them has it on its shelf,
+as the one that fetched by a delta does. When the holder of the lease dies, it runs out and the next one takes its turn:
+that costs seconds, and the bytes that the dead one had. An edge that has fetched lets its lease run out instead of
+giving it back, so that the others have seen its file before they could take it. The token of a lease guards nothing
+here: two that fetch at once write to disks of their own.
 
 Without an index everybody fetches for itself, from the center and from the peers of the settings.
 """
@@ -19,6 +20,7 @@ import structlog
 
 from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.source import Source
+from deltaic.transfer.supplier import Supplier
 from edge.branch.lines import Lines
 from edge.branch.neighbours import Neighbours
 from edge.index.entries import Lease, LeaseHeld
@@ -45,12 +47,12 @@ class BranchTurns:
         index: BranchIndex,
         neighbours: Neighbours,
         lines: Lines,
-        source: Callable[[grpc.aio.Channel, str], Source],
+        source: Callable[[str, grpc.aio.Channel], Source],
         on_obtained: Callable[[ChannelState], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`source` reads from a channel to an address; `on_obtained` shows a complete revision to the branch."""
+        """`source` reads from the edge at an address; `on_obtained` shows a complete revision to the branch."""
         self._index = index
         self._neighbours = neighbours
         self._lines = lines
@@ -60,7 +62,7 @@ class BranchTurns:
         self._left_out: dict[str, float] = {}
 
     @asynccontextmanager
-    async def turn(self, state: ChannelState, wire_bytes: _Wire) -> AsyncIterator[Sequence[Source]]:
+    async def turn(self, state: ChannelState, wire_bytes: _Wire) -> AsyncIterator[Sequence[Supplier]]:
         """As `deltaic.transfer.turns.Turns` says."""
         async with AsyncExitStack() as stack:
             found = await self._turn_or_near(state, stack)
@@ -80,12 +82,12 @@ class BranchTurns:
         self._on_obtained(state)
         self._index.changed()
 
-    def failed(self, sources: Sequence[Source]) -> None:
+    def failed(self, near: Sequence[Supplier]) -> None:
         now = self._clock()
         self._left_out = {name: until for name, until in self._left_out.items() if until > now}
-        self._left_out |= {source.name: now + _LEFT_OUT_SECONDS for source in sources}
+        self._left_out |= {each.source.name: now + _LEFT_OUT_SECONDS for each in near}
 
-    async def _turn_or_near(self, state: ChannelState, stack: AsyncExitStack) -> Lease | Sequence[Source]:
+    async def _turn_or_near(self, state: ChannelState, stack: AsyncExitStack) -> Lease | Sequence[Supplier]:
         """The lease, or who has the file; nobody when there is no index to ask."""
         name, waited_for = f"pull:{state.revision.hex}", ""
         while True:
@@ -104,16 +106,18 @@ class BranchTurns:
                         waited_for = node
                     await asyncio.sleep(min(max(seconds, 0.05), _LOOK_SECONDS))
 
-    async def _near(self, state: ChannelState, stack: AsyncExitStack) -> list[Source]:
-        """Edges that hold the whole file, as sources whose channels stay open as long as `stack`."""
+    async def _near(self, state: ChannelState, stack: AsyncExitStack) -> list[Supplier]:
+        """Edges that hold the whole file; their channels stay open as long as `stack`."""
         now = self._clock()
         holders = [each for each in await self._neighbours.of(state.revision) if each.held]
-        addresses = list(dict.fromkeys(each.address for each in holders))
-        allowed = [each for each in addresses if self._left_out.get(f"edge {each}", 0.0) <= now]
-        return [
-            self._source(await stack.enter_async_context(self._lines.used(address)), f"edge {address}")
-            for address in allowed[:_MOST_SOURCES]
-        ]
+        near: list[Supplier] = []
+        for address in dict.fromkeys(each.address for each in holders):
+            if len(near) < _MOST_SOURCES:
+                channel = await stack.enter_async_context(self._lines.used(address))
+                supplier = Supplier(channel, self._source(address, channel))
+                if self._left_out.get(supplier.source.name, 0.0) <= now:
+                    near.append(supplier)
+        return near
 
     async def _renew(self, lease: Lease, wire_bytes: _Wire) -> None:
         """Until cancelled, or nothing comes any more: then somebody else may have better luck."""

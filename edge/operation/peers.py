@@ -39,8 +39,11 @@ class PeerSources:
             if address not in self._channels:
                 self._channels[address] = self._connect(address)
         self._in_use = tuple(addresses)
-        peers = (peer_source(each, self._channels[each], self._limit) for each in addresses)
-        self._sources[self._fixed :] = [CountedSource(each, self._counts) for each in peers]
+        self._sources[self._fixed :] = [self.source(each, self._channels[each]) for each in addresses]
+
+    def source(self, address: str, channel: grpc.aio.Channel) -> Source:
+        """Any edge of the branch, under the one limit, its bytes counted."""
+        return CountedSource(peer_source(address, channel, self._limit), self._counts)
 
     async def close(self) -> None:
         """Close every channel."""

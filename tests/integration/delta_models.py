@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from deltaic.transfer.backoff import Retry
 from deltaic.transfer.channel_book import ChannelState
 from deltaic.transfer.follow import Follower
 from deltaic.transfer.planning import Limits
+from deltaic.transfer.supplier import Supplier
+from deltaic.transfer.turns import NoTurns, Turns
 from deltaic.v1 import fleet_pb2
 from deltaic.weights.manifest import Manifest
 
@@ -25,7 +27,7 @@ QUICK = Retry(failures=4, first_delay=0.01, longest_delay=0.05)
 class FollowingNode:
     """A node that keeps one channel current and does nothing with it."""
 
-    def __init__(self, folder: Path, channel: Any, limits: Limits = PATIENT) -> None:
+    def __init__(self, folder: Path, channel: Any, limits: Limits = PATIENT, turns: Turns | None = None) -> None:
         self.files = ModelFiles(folder / "models")
         self.activated: list[str] = []
         self.states: list[fleet_pb2.ModelState] = []
@@ -39,6 +41,7 @@ class FollowingNode:
             on_state=self.states.append,
             retry=QUICK,
             limits=limits,
+            turns=turns,
         )
 
     async def _activate(self, state: ChannelState, _path: Path, manifest: Manifest) -> None:
@@ -59,10 +62,27 @@ class FollowingNode:
         await until(lambda: self.follower.states()[0].phase == fleet_pb2.ModelState.PHASE_READY)
 
 
+class Beside(NoTurns):
+    """Nodes beside this one that have every revision, once there are any."""
+
+    def __init__(self) -> None:
+        self.near: list[Supplier] = []
+        self.given_up: list[Supplier] = []
+
+    @asynccontextmanager
+    async def turn(self, _state: ChannelState, _wire_bytes: Callable[[], int]) -> AsyncIterator[Sequence[Supplier]]:
+        yield [each for each in self.near if each not in self.given_up]
+
+    def failed(self, near: Sequence[Supplier]) -> None:
+        self.given_up += near
+
+
 @asynccontextmanager
-async def following(folder: Path, address: str, limits: Limits = PATIENT) -> AsyncIterator[FollowingNode]:
+async def following(
+    folder: Path, address: str, limits: Limits = PATIENT, turns: Turns | None = None
+) -> AsyncIterator[FollowingNode]:
     async with open_channel(address, node="edge@test") as channel:
-        node = FollowingNode(folder, channel, limits)
+        node = FollowingNode(folder, channel, limits, turns)
         task = asyncio.create_task(node.follower.run())
         try:
             yield node

@@ -114,10 +114,13 @@ async def _ended_with(call: object) -> DeltaicError:
     raise AssertionError("the answer was complete")
 
 
-async def test_three_edges_pull_a_new_version_over_the_line_once(tmp_path: Path, demo_model_path: Path) -> None:
+async def test_three_edges_pull_versions_over_the_line_once_and_the_delta_too(
+    tmp_path: Path, demo_model_path: Path
+) -> None:
+    tuned = demo_model_path.with_name("smollm2-branch-assistant.Q4_1.gguf")
     async with an_index(tmp_path / "index") as url, running_center(tmp_path / "center", engine=ENGINE) as center:
-        manifest = await center.upload(demo_model_path)
-        revision = (await center.publish(manifest.digest, "assistant")).name
+        manifests = [await center.upload(path) for path in (demo_model_path, tuned)]
+        first, second = [(await center.publish(each.digest, "assistant")).name for each in manifests]
         _, port = host_and_port(center.center.address)
         async with Line(port) as line:
             through = f"127.0.0.1:{line.port}"
@@ -126,9 +129,22 @@ async def test_three_edges_pull_a_new_version_over_the_line_once(tmp_path: Path,
                 running_edge(tmp_path / "b", through, "assistant/stable", name="edge@b", index_url=url) as b,
                 running_edge(tmp_path / "c", through, "assistant/stable", name="edge@c", index_url=url) as c,
             ):
-                await center.move(revision)
-                await asyncio.gather(*(until(lambda edge=edge: edge.serves(revision)) for edge in (a, b, c)))
-            assert manifest.size * 0.5 < line.down_bytes < 1.15 * manifest.size
+                edges = (a, b, c)
+                await center.move(first)
+                await asyncio.gather(*(until(lambda edge=edge: edge.serves(first)) for edge in edges))
+                size = manifests[0].size
+                assert size * 0.5 < line.down_bytes < 1.15 * size
+                before = line.down_bytes
+                await center.move(second)
+                await asyncio.gather(*(until(lambda edge=edge: edge.serves(second), 120) for edge in edges))
+                delta = (await a.own_state()).progress.wire_bytes
+                assert line.down_bytes - before < 1.15 * delta
+                new = manifests[1].unique.keys() - manifests[0].unique.keys()
+                for edge in edges:
+                    progress = (await edge.own_state()).progress
+                    assert progress.delta_bytes == sum(digest.size for digest in new)
+                    assert progress.wire_bytes < 0.2 * size
+                assert [edge.edge.deltas.maker.encodings for edge in edges] == [0, 0, 0]
 
 
 async def test_an_edge_takes_over_from_one_that_dies_while_it_fetches_for_the_branch(
