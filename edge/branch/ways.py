@@ -78,7 +78,7 @@ class Ways:
         loaded = self._here.loaded(str(target))
         neighbours: list[Timed] = []
         if not forwarded and not (loaded and _is_enough(own, digests)):
-            neighbours = await self._timed_neighbours(target, revision, digests, work)
+            neighbours = await self._timed_neighbours(target, revision, own, digests, work)
         decision = decide(
             target,
             request.sensitivity,
@@ -122,7 +122,12 @@ class Ways:
         return expected(place, work)
 
     async def _timed_neighbours(
-        self, target: Target, revision: RevisionName | None, digests: tuple[str, ...], work: Work
+        self,
+        target: Target,
+        revision: RevisionName | None,
+        own: RevisionEntry,
+        digests: tuple[str, ...],
+        work: Work,
     ) -> list[Timed]:
         """Those that may be asked, each with what is expected of it.
 
@@ -130,23 +135,30 @@ class Ways:
         """
         now = self._clock()
         return [
-            Timed(_way(each, target, revision), self._expected_there(each, revision, digests, work))
+            Timed(_way(each, target, revision), self._expected_there(each, revision, own, digests, work))
             for each in await self._neighbours.of(target)
             if revision in (None, each.revision) and self._breakers.allows(each.address, now)
         ]
 
     def _expected_there(
-        self, neighbour: Neighbour, held_here: RevisionName | None, digests: tuple[str, ...], work: Work
+        self,
+        neighbour: Neighbour,
+        held_here: RevisionName | None,
+        own: RevisionEntry,
+        digests: tuple[str, ...],
+        work: Work,
     ) -> Expected:
+        """Whose load is not known (the index is gone) is thought to be as busy as this edge: else it drew all work."""
         load = 0.0
         if not neighbour.loaded:
             load = self._here.load_seconds(held_here) if held_here is not None else _USUAL_LOAD_SECONDS
+        busy = neighbour if neighbour.slots or not neighbour.loaded else own
         place = Place(
             load,
-            neighbour.running,
-            neighbour.waiting,
-            neighbour.slots,
-            neighbour.seconds_per_token,
+            busy.running,
+            busy.waiting,
+            busy.slots,
+            busy.seconds_per_token,
             BLOCK * known_blocks(digests, neighbour.prefixes) if digests else 0,
             self._lines.round_trip(neighbour.address),
         )
