@@ -28,6 +28,7 @@ from deltaic.names import RevisionName
 from deltaic.rpc.channel import open_channel
 from deltaic.rpc.server import Server
 from deltaic.runtime.logs import configure_logs
+from deltaic.runtime.slices import answer_quickly_on
 from deltaic.v1 import inference_pb2, worker_pb2, worker_pb2_grpc
 
 NODE = "edge@bench"
@@ -112,6 +113,7 @@ async def serve(facts: Path, model: Path, settings: EngineSettings) -> None:
     with model.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     ended = asyncio.Event()
+    answer_quickly_on(asyncio.get_running_loop())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     with tempfile.TemporaryDirectory(prefix="dlt-") as run:
         host = ModelHost(Path(run), settings, NODE, "edge", log_level="error")

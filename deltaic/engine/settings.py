@@ -57,7 +57,7 @@ class EngineSettings(BaseModel):
         description="Prompts up to so many tokens are read in one piece beside running answers; longer ones in chunks.",
     )
     gap: float = Field(
-        2.0,
+        2.2,
         ge=1.1,
         le=100,
         description="How many times longer than usual the time between two tokens may be while a long prompt is read.",

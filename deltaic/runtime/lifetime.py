@@ -12,6 +12,7 @@ import structlog
 from deltaic.errors import DeltaicError
 from deltaic.runtime.logs import configure_logs
 from deltaic.runtime.settings import NodeSettings
+from deltaic.runtime.slices import answer_quickly_on
 
 S = TypeVar("S", bound=NodeSettings)
 
@@ -95,6 +96,7 @@ async def on_hangup(act: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterat
 async def _serve(role: str, running: Callable[[], AbstractAsyncContextManager[object]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    answer_quickly_on(loop)
 
     def signalled(number: signal.Signals) -> None:
         _log.info("node.stopping", role=role, signal=number.name)

@@ -67,13 +67,13 @@ class Pace:
     def chunk(self, decoding: int, most: int) -> int:
         """Prompt tokens that fit beside `decoding` answers without stretching their gaps more than `gap` times.
 
-        Beside answers that have grown a lot, half of what would fit if that were usual. At least one; and as long as
+        Beside answers that have grown a lot, a third of what would fit if that were usual. At least one; and as long as
         nothing is known, enough to learn what one takes.
         """
         if not decoding:
             return most
         now = self.decode_seconds(decoding)
-        room = max(self.gap * (_expected(self._usual, decoding) or now) - now, (self.gap - 1) * now / 2)
+        room = max(self.gap * (_expected(self._usual, decoding) or now) - now, (self.gap - 1) * now / 3)
         return min(max(round(room / self.prefill_seconds(1)), 1 if self._prefill else _TELLING), most)
 
 

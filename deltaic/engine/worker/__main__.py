@@ -24,6 +24,7 @@ from deltaic.errors import DeltaicError
 from deltaic.names import RevisionName
 from deltaic.rpc.server import Server
 from deltaic.runtime.logs import configure_logs
+from deltaic.runtime.slices import answer_quickly_on
 from deltaic.v1 import inference_pb2_grpc, worker_pb2_grpc
 
 _log = structlog.get_logger(__name__)
@@ -102,6 +103,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     """Listen, load, report SERVING, wait for SIGTERM. A model that cannot be loaded or decoded ends the process."""
     settings = EngineSettings.model_validate({name: getattr(arguments, name) for name in EngineSettings.model_fields})
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    answer_quickly_on(loop)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
 
     def post(what: Post) -> None:

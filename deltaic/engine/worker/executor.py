@@ -26,6 +26,7 @@ from deltaic.engine.worker.process_limits import name_thread
 from deltaic.engine.worker.sampling import Sampler
 from deltaic.engine.worker.vitals import IDLE_SECONDS, Backend, How, Load, Vitals
 from deltaic.errors import DeltaicError
+from deltaic.runtime.slices import compute_at_length
 from deltaic.v1 import inference_pb2
 
 _HOW = {
@@ -117,6 +118,7 @@ class Executor:
 
     def _run(self) -> None:
         name_thread("executor")
+        compute_at_length()
         try:
             self._load()
             while self._take_commands():

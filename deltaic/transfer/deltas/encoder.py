@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 from deltaic.errors import DeltaicError
+from deltaic.runtime.slices import compute_at_length
 from deltaic.weights.delta.encode import encode
 from deltaic.weights.digest import Digest
 
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
     source, target, folder = (Path(argument) for argument in arguments[:3])
     jobs, most_bytes = (int(argument) for argument in arguments[3:])
     os.nice(NICENESS)
+    compute_at_length()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         index = encode(source, target, _Keeper(folder, most_bytes).keep, jobs=jobs)

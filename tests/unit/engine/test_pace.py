@@ -38,7 +38,7 @@ def test_answers_that_grow_while_a_prompt_is_read_leave_it_less() -> None:
         for _ in range(50):
             pace.observe_answers(ANSWERS, seconds)
             pace.observe_prompts(64, 64 * 0.002)
-        assert pace.chunk(ANSWERS, 512) == pytest.approx(1000 * max(0.100 - seconds, 0.75 * seconds) / 2, abs=1)
+        assert pace.chunk(ANSWERS, 512) == pytest.approx(1000 * max(0.100 - seconds, 0.5 * seconds) / 2, abs=1)
 
 
 def test_what_is_usual_follows_answers_between_which_nothing_is_read() -> None:
