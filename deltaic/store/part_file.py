@@ -18,7 +18,7 @@ from deltaic.store.errors import StagingClosed
 from deltaic.weights.digest import Buffer, Digest
 from deltaic.weights.manifest import Chunk
 
-WRITE_BACK_BYTES = 64 << 20
+WRITE_BACK_BYTES = 16 << 20
 """After so many bytes the disk is told to begin, so that it works beside the line and little is left for `sync`."""
 
 
