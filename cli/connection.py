@@ -2,10 +2,11 @@
 
 import asyncio
 import getpass
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, TypeVar
 
 import grpc
@@ -33,12 +34,39 @@ DEFAULT_NODE = "127.0.0.1:7410"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; Ctrl-C cancels it and exits with 130."""
+    """Run a command's coroutine; Ctrl-C cancels it and exits with 130, SIGTERM with 143."""
     try:
-        return asyncio.run(work)
+        return asyncio.run(_until_terminated(work))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise typer.Exit(130) from None
+    except _Terminated:
+        print("terminated", file=sys.stderr)
+        raise typer.Exit(143) from None
+
+
+class _Terminated(Exception):
+    """SIGTERM came."""
+
+
+async def _until_terminated(work: Coroutine[Any, Any, T]) -> T:
+    """SIGTERM cancels the work, so that it can stop what it has started. Raises _Terminated then."""
+    task, came = asyncio.current_task(), False
+
+    def terminated() -> None:
+        nonlocal came
+        came = True
+        assert task is not None, "a coroutine that runs is in a task"
+        task.cancel()
+
+    with suppress(RuntimeError, ValueError):  # outside of a main thread no signal comes
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if came:
+            raise _Terminated from None
+        raise
 
 
 @asynccontextmanager
