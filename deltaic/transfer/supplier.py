@@ -20,10 +20,11 @@ _PLAN_TIMEOUT_SECONDS = 10.0
 class Supplier:
     """The RegistryService of a node beside its bytes."""
 
-    def __init__(self, channel: grpc.aio.Channel, source: Source) -> None:
-        """`source` reads from the node that `channel` leads to."""
+    def __init__(self, channel: grpc.aio.Channel, source: Source, address: str = "") -> None:
+        """`source` reads from the node that `channel` leads to, at `address` where that tells it from others."""
         self._stub = registry_pb2_grpc.RegistryServiceStub(channel)
         self.source = source
+        self.address = address
 
     async def plan(self, state: ChannelState, held: Sequence[str], limits: Limits) -> list[Step]:
         """The deltas of the cheapest way to a revision from those `held` (hex digests, the likeliest base first).

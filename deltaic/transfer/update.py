@@ -122,13 +122,13 @@ class Obtainer:
         progress.described(manifest, wire_bytes)
         staging = await in_thread(self.files.stage, manifest)
         try:
-            if deltas:
-                try:
-                    await self._walk(staging, deltas, progress, planner.source)
-                except DeltaicError as error:
-                    if not near or isinstance(error, DiskFull | DiskFailed):
-                        raise
-                    _log.info("update.delta_not_from_near", planned_by=planner.source.name, error=error.message)
+            try:
+                await self._walk(staging, deltas, progress, planner.source)
+            except DeltaicError as error:
+                # Chunks from near cost little; over the line a delta is worth another attempt.
+                if not near or isinstance(error, DiskFull | DiskFailed):
+                    raise
+                _log.info("update.delta_not_from_near", planned_by=planner.source.name, error=error.message)
             return await self._fill(staging, progress, sources)
         finally:
             await in_thread(staging.close)
@@ -162,7 +162,9 @@ class Obtainer:
         return held
 
     async def _walk(self, staging: Staging, deltas: Sequence[Step], progress: "UpdateMeter", source: Source) -> None:
-        """Make what deltas make; the rest is left to chunks."""
+        """Make what deltas make, if there are any; the rest is left to chunks."""
+        if not deltas:
+            return
         walk = DeltaWalk(
             self.files,
             source,

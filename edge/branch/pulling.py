@@ -84,8 +84,8 @@ class BranchTurns:
 
     def failed(self, near: Sequence[Supplier]) -> None:
         now = self._clock()
-        self._left_out = {name: until for name, until in self._left_out.items() if until > now}
-        self._left_out |= {each.source.name: now + _LEFT_OUT_SECONDS for each in near}
+        self._left_out = {address: until for address, until in self._left_out.items() if until > now}
+        self._left_out |= {each.address: now + _LEFT_OUT_SECONDS for each in near}
 
     async def _turn_or_near(self, state: ChannelState, stack: AsyncExitStack) -> Lease | Sequence[Supplier]:
         """The lease, or who has the file; nobody when there is no index to ask."""
@@ -112,11 +112,9 @@ class BranchTurns:
         holders = [each for each in await self._neighbours.of(state.revision) if each.held]
         near: list[Supplier] = []
         for address in dict.fromkeys(each.address for each in holders):
-            if len(near) < _MOST_SOURCES:
+            if self._left_out.get(address, 0.0) <= now and len(near) < _MOST_SOURCES:
                 channel = await stack.enter_async_context(self._lines.used(address))
-                supplier = Supplier(channel, self._source(address, channel))
-                if self._left_out.get(supplier.source.name, 0.0) <= now:
-                    near.append(supplier)
+                near.append(Supplier(channel, self._source(address, channel), address))
         return near
 
     async def _renew(self, lease: Lease, wire_bytes: _Wire) -> None:
