@@ -11,6 +11,7 @@ from deltaic.weights.errors import BadLayout, Truncated
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
+_LOOK_BYTES = 1 << 18
 
 
 class Cursor:
@@ -46,6 +47,28 @@ class Cursor:
         self.require(count, what)
         self.position += count
         self._source.seek(self.position)
+
+    def skip_strings(self, count: int, what: str) -> None:
+        """Skip strings, each after its length in 8 bytes; a vocabulary has 100,000 of them and more."""
+        start, block = self.position, b""
+        position = start
+        for _ in range(count):
+            if position + 8 > start + len(block):
+                start, block = position, self._look(position, what)
+            length = _U64.unpack_from(block, position - start)[0]
+            position += 8
+            if length > self.size - position:
+                self.position = position
+                self.require(length, what)
+            position += length
+        self.skip(position - self.position, what)
+
+    def _look(self, position: int, what: str) -> bytes:
+        """Some bytes from `position` on, at least 8."""
+        self.skip(position - self.position, what)
+        block = self.take(min(max(self.remaining, 8), _LOOK_BYTES), what)
+        self.position = position
+        return block
 
     def u32(self, what: str) -> int:
         value: int = _U32.unpack(self.take(4, what))[0]

@@ -149,8 +149,7 @@ class _Metadata:
         if kind == _STRING:
             count = self._cursor.count(f"strings in {what}", item_bytes=8, limit=self._strings_left)
             self._strings_left -= count
-            for _ in range(count):
-                self._cursor.skip(self._cursor.u64(what), what)
+            self._cursor.skip_strings(count, what)
         elif kind == _BOOL:
             count = self._cursor.count(f"booleans in {what}", item_bytes=1, limit=MAX_ARRAY_STRINGS)
             _check_bools(self._cursor.take(count, what), what)

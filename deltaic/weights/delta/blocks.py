@@ -111,14 +111,11 @@ def _tall_origin(layout: Layout, blocks: Bytes, at: int, matrix: Matrix) -> Orig
 
 
 def _first_largest(levels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """In which row each column has its largest number; the first of equal ones."""
-    largest = levels[0].copy()
-    row = np.zeros(levels.shape[1], np.int16)
-    for number in range(1, len(levels)):
-        larger = levels[number] > largest
-        np.copyto(largest, levels[number], where=larger)
-        np.copyto(row, np.int16(number), where=larger)
-    return row
+    """In which of at most 32 rows each column has its largest number, of at most 10 bits; the first of equal ones."""
+    last = np.int16(31)
+    places = last - np.arange(len(levels), dtype=np.int16)[:, None]
+    largest = ((levels << np.int16(5)) + places).max(0)
+    return last - (largest & last)
 
 
 def _read_small(reader: PayloadReader, field: Field, blocks: Bytes) -> None:

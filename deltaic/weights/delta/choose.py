@@ -42,11 +42,15 @@ def best(material: Material) -> Made:
     """The shortest way to the chunk; of equally short ones the simpler."""
     if material.source_type == material.target_type and material.source == material.target:
         return Made(Codec.REUSE, b"", 0)
-    codec, payload = min(_candidates(material), key=lambda one: len(one[1]))
+    candidates = [*_with_source(material), (Codec.RAW, material.target)]
+    shortest = min(len(payload) for _, payload in candidates)
+    if (frame := frames.pack_below(material.target, shortest)) is not None:
+        candidates.append((Codec.ZSTD, frame))
+    codec, payload = min(candidates, key=lambda one: len(one[1]))
     return Made(codec, payload, _changed(material))
 
 
-def _candidates(material: Material) -> Iterator[tuple[Codec, Buffer]]:
+def _with_source(material: Material) -> Iterator[tuple[Codec, Buffer]]:
     target, source = material.target, material.source
     if material.source_type == material.target_type and len(source) == len(target):
         if material.target_type in LAYOUTS:
@@ -59,8 +63,6 @@ def _candidates(material: Material) -> Iterator[tuple[Codec, Buffer]]:
         payload = encode_requantised(material.target_type, target, material.source_type, partial(_part, source))
         if payload is not None:
             yield Codec.REQUANT, payload
-    yield Codec.RAW, target
-    yield Codec.ZSTD, frames.pack(target)
     if source and len(source) <= MAX_CHUNK_BYTES and material.target_type not in _UNDERSTOOD:
         yield Codec.PREFIX, frames.pack_after(target, source)
 

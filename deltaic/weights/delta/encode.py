@@ -6,6 +6,8 @@ Needs both files on this disk. Memory: two chunks and what the codecs make of th
 """
 
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -133,8 +135,7 @@ def _encoded(tasks: Sequence[Task], source: Path, target: Path, jobs: int) -> It
         for task in tasks:
             yield task, make(task, source, target)
         return
-    # Spawned, not forked: the process that encodes may have threads of gRPC and of torch.
-    with _one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context(_how_to_start())) as pool:
         waiting: deque[tuple[Task, Future[Made]]] = deque()
         try:
             for task in tasks:
@@ -158,6 +159,12 @@ def _made(task: Task) -> Future[Made]:
     return future
 
 
+def _how_to_start() -> str:
+    """A fork is there at once, but it copies locks that other threads hold: those of Python, of gRPC, of torch."""
+    alone = threading.active_count() == 1 and _THREADED.isdisjoint(sys.modules)
+    return "fork" if alone and sys.platform == "linux" else "spawn"
+
+
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Children inherit this: matrices are small, and a core has a process already."""
@@ -175,4 +182,5 @@ def _one_thread_each() -> Iterator[None]:
 
 _WAITING = 8
 """Tasks for each process that are made or wait, so that none is idle behind a large one."""
+_THREADED = frozenset(("grpc", "torch"))
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")

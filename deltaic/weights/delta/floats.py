@@ -102,7 +102,9 @@ def _stepped(kind: FloatType, before: Ordered, start: Ordered, steps: Numbers) -
     """Raises BadDelta."""
     wide = np.int32 if steps.itemsize <= 2 and kind.bits == 16 else np.int64
     far: npt.NDArray[np.signedinteger[Any]] = steps.astype(wide)
-    np.negative(far, out=far, where=before < 0)
+    below = (before >> before.dtype.type(kind.bits - 1)).astype(wide)
+    far ^= below
+    far -= below
     far += start
     limit = 1 << (kind.bits - 1)
     if len(far) and not -limit <= far.min() <= far.max() < limit:

@@ -23,6 +23,17 @@ def pack(data: Buffer, level: int = LEVEL) -> bytes:
     return _compressor(level).compress(data)
 
 
+def pack_below(data: Buffer, limit: int) -> bytes | None:
+    """One frame of less than `limit` bytes; None where there is none.
+
+    A frame is hardly ever shorter than that of the first eighth of its content: mostly that is all that is tried.
+    """
+    if len(pack(memoryview(data)[: len(data) // 8])) >= limit:
+        return None
+    frame = pack(data)
+    return frame if len(frame) < limit else None
+
+
 def pack_after(data: Buffer, prefix: Buffer, level: int = PREFIX_LEVEL) -> bytes:
     """The same, where whoever expands it has `prefix` in front of it."""
     known = zstandard.ZstdCompressionDict(bytes(prefix), dict_type=zstandard.DICT_TYPE_RAWCONTENT)

@@ -11,6 +11,7 @@ with a scale and a minimum for each sub-block of 16 or 32 elements: of a simple 
 product of a half-precision number of the block and a small integer of the sub-block.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +34,42 @@ class Piece:
     width: int
     low: int
 
+    @cached_property
+    def runs(self) -> tuple["Run", ...]:
+        """All entries, cut into as few runs as possible, so that one operation does for many of them."""
+        return tuple(
+            Run(_steps(entries), _steps([self.at[one] for one in entries]), np.uint8(shift))
+            for shift in sorted(set(self.shift))
+            for entries in self._even(one for one, its in enumerate(self.shift) if its == shift)
+        )
+
+    def _even(self, entries: Iterable[int]) -> Iterator[list[int]]:
+        """Cut where entries, or their bytes, are no longer the same distance apart."""
+        run: list[int] = []
+        for entry in entries:
+            if len(run) > 1 and (entry - run[-1], self.at[entry] - self.at[run[-1]]) != (
+                run[1] - run[0],
+                self.at[run[1]] - self.at[run[0]],
+            ):
+                yield run
+                run = []
+            run.append(entry)
+        yield run
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Entries of a piece at one shift, evenly spaced, and the bytes that they lie in, evenly spaced too."""
+
+    entries: slice
+    at: slice
+    shift: np.uint8
+
+
+def _steps(places: list[int]) -> slice:
+    step = places[1] - places[0] if len(places) > 1 else 1
+    return slice(places[0], places[-1] + 1, step)
+
 
 @dataclass(frozen=True)
 class Field:
@@ -47,16 +84,31 @@ class Field:
         return len(self.pieces[0].at)
 
     def unpack(self, columns: Bytes) -> npt.NDArray[np.uint8]:
-        """All entries, (entries, blocks), of blocks that lie as columns: (bytes of a block, blocks)."""
-        out = np.zeros((self.entries, columns.shape[1]), np.uint8)
+        """All entries, (entries, blocks), of blocks that lie as columns: (bytes of a block, blocks).
+
+        May be a view of the columns.
+        """
+        if self.bits == 8:
+            return columns[self.pieces[0].runs[0].at]
+        out = np.empty((self.entries, columns.shape[1]), np.uint8)
+        for number, piece in enumerate(self.pieces):
+            mask = np.uint8((1 << piece.width) - 1)
+            for run in piece.runs:
+                bits = columns[run.at] >> run.shift if run.shift else columns[run.at]
+                if piece.width + run.shift < 8:
+                    bits = bits & mask
+                if number:
+                    out[run.entries] |= bits << np.uint8(piece.low)
+                else:
+                    out[run.entries] = bits
+        return out
+
+    def pack(self, entries: Bytes, columns: Bytes) -> None:
+        """What `unpack` gives back as `entries`, put into `columns` in place, where their bits are zero."""
         for piece in self.pieces:
             mask = np.uint8((1 << piece.width) - 1)
-            for entry, (at, shift) in enumerate(zip(piece.at, piece.shift, strict=True)):
-                bits = columns[at] if not shift else columns[at] >> np.uint8(shift)
-                if piece.width + shift < 8:
-                    bits = bits & mask
-                out[entry] |= bits << np.uint8(piece.low) if piece.low else bits
-        return out
+            for run in piece.runs:
+                columns[run.at] |= (entries[run.entries] >> np.uint8(piece.low) & mask) << run.shift
 
     def gather(self, blocks: Bytes, block: Index, entry: Index) -> npt.NDArray[np.int32]:
         """Some entries: number `entry[i]` of block `block[i]`; `blocks` is (blocks, bytes of a block)."""

@@ -202,7 +202,6 @@ def _wrapped(field: Field, difference: npt.NDArray[np.int32]) -> Numbers:
 
 def _put(field: Field, blocks: Bytes, entries: npt.NDArray[np.int32]) -> None:
     """Write all entries, (entries, blocks), of a field whose bits are zero."""
-    for piece in field.pieces:
-        mask = (1 << piece.width) - 1
-        for entry, (at, shift) in enumerate(zip(piece.at, piece.shift, strict=True)):
-            blocks[:, at] |= ((entries[entry] >> piece.low & mask) << shift).astype(np.uint8)
+    columns = np.ascontiguousarray(blocks.T)
+    field.pack(entries.astype(np.uint8), columns)
+    blocks[:] = columns.T

@@ -13,6 +13,7 @@ Bits fill bytes from the lowest.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ MAX_LISTED = 1 << 18
 
 DIVISORS = tuple(sorted([1 << k for k in range(24)] + [3 << k for k in range(22)]))
 _POWERS_OF_3 = np.array([1, 3, 9, 27, 81], np.uint8)
+_TRITS = np.arange(256, dtype=np.uint8)[:, None] // _POWERS_OF_3 % 3
+"""The five trits of a byte, the first the lowest."""
 
 
 def write_set(out: PayloadWriter, places: Places, count: int) -> None:
@@ -79,13 +82,12 @@ def _read_listed(payload: PayloadReader, length: int, count: int) -> Places:
     bits = np.unpackbits(unary, bitorder="little").view(np.bool_)
     if np.count_nonzero(bits) != length:
         raise BadDelta("a set with another number of places than it says")
-    ends = np.flatnonzero(bits)
-    gaps = np.diff(ends, prepend=-1) - 1
-    gaps *= divisor
-    gaps += _read_remainders(payload, length, divisor)
-    gaps += 1
-    places = np.cumsum(gaps)
-    places -= 1
+    ranks = np.arange(length)
+    places = np.flatnonzero(bits)
+    places -= ranks
+    places *= divisor
+    places += ranks
+    places += np.cumsum(_read_remainders(payload, length, divisor), dtype=np.int64)
     if places[-1] >= count:
         raise BadDelta("a set with a place outside its range")
     return places
@@ -123,14 +125,17 @@ def _write_remainders(out: PayloadWriter, remainders: Places, divisor: int) -> N
         out.fixed(np.packbits((remainders >> bit & 1).astype(np.uint8), bitorder="little").tobytes())
 
 
-def _read_remainders(payload: PayloadReader, length: int, divisor: int) -> Places:
+def _read_remainders(payload: PayloadReader, length: int, divisor: int) -> npt.NDArray[np.unsignedinteger[Any]]:
     low = divisor if divisor & (divisor - 1) == 0 else divisor // 3
-    remainders = np.zeros(length, np.int64)
+    narrow = np.uint16 if divisor <= 1 << 16 else np.uint32
+    remainders = np.zeros(length, narrow)
     if low != divisor:
         packed = np.frombuffer(payload.fixed(-(-length // 5)), np.uint8)
-        remainders += (packed[:, None] // _POWERS_OF_3 % 3).reshape(-1)[:length]
-        remainders *= low
+        remainders += _TRITS.take(packed, 0).reshape(-1)[:length]
+        remainders *= narrow(low)
+    each = -(-length // 8)
+    planes = np.frombuffer(payload.fixed(each * (low.bit_length() - 1)), np.uint8)
     for bit in range(low.bit_length() - 1):
-        plane = np.frombuffer(payload.fixed(-(-length // 8)), np.uint8)
-        remainders += np.unpackbits(plane, count=length, bitorder="little").astype(np.int64) << bit
+        plane = np.unpackbits(planes[bit * each : bit * each + each], count=length, bitorder="little").astype(narrow)
+        remainders |= plane << narrow(bit)
     return remainders

@@ -50,13 +50,13 @@ def contexts(fraction: Small, spread: Small | None) -> Contexts:
     distance = np.abs(fraction)
     if spread is None:
         for bound in _MIDDLES:
-            found += distance >= bound
+            found += (distance >= bound).view(np.uint8)
         return found
     for bound in _BORDERS:
-        found += distance <= STEP // 2 - bound
+        found += (distance <= STEP // 2 - bound).view(np.uint8)
     found *= np.uint8(len(_SPREADS) + 1)
     for bound in _SPREADS:
-        found += spread >= bound
+        found += (spread >= bound).view(np.uint8)
     return found
 
 
@@ -138,21 +138,40 @@ def group_contexts(elements: list[int], surprises: list[int]) -> npt.NDArray[np.
     used = sorted(
         (each for each in range(len(elements)) if elements[each]), key=lambda one: surprises[one] / elements[one]
     )
-    runs = [([one], elements[one], surprises[one]) for one in used] or [([0], 0, 0)]
-    while len(runs) > 1:
-        gains = [
-            _bits(*left[1:]) + _bits(*right[1:]) - _bits(left[1] + right[1], left[2] + right[2])
-            for left, right in pairwise(runs)
-        ]
+    runs = [_GroupedRun([one], elements[one], surprises[one]) for one in used] or [_GroupedRun([0], 0, 0)]
+    gains = [_gain(left, right) for left, right in pairwise(runs)]
+    while gains:
         best = max(range(len(gains)), key=gains.__getitem__)
         if gains[best] < 0 and len(runs) <= MAX_GROUPS:
             break
-        left, right = runs[best : best + 2]
-        runs[best : best + 2] = [(left[0] + right[0], left[1] + right[1], left[2] + right[2])]
+        runs[best : best + 2] = [_joined(*runs[best : best + 2])]
+        first = max(best - 1, 0)
+        gains[first : best + 2] = [_gain(left, right) for left, right in pairwise(runs[first : best + 2])]
     groups = np.zeros(len(elements), np.uint8)
-    for number, (members, _, _) in enumerate(runs):
-        groups[members] = number
+    for number, run in enumerate(runs):
+        groups[run.contexts] = number
     return groups
+
+
+class _GroupedRun:
+    """Contexts that share a group, and about what the group costs."""
+
+    def __init__(self, contexts: list[int], elements: int, surprises: int) -> None:
+        self.contexts = contexts
+        self.elements = elements
+        self.surprises = surprises
+        self.bits = _bits(elements, surprises)
+
+
+def _joined(left: _GroupedRun, right: _GroupedRun) -> _GroupedRun:
+    return _GroupedRun(
+        left.contexts + right.contexts, left.elements + right.elements, left.surprises + right.surprises
+    )
+
+
+def _gain(left: _GroupedRun, right: _GroupedRun) -> float:
+    """How many bits are saved when two groups become one."""
+    return left.bits + right.bits - _bits(left.elements + right.elements, left.surprises + right.surprises)
 
 
 def _bits(elements: int, surprises: int) -> float:
@@ -197,9 +216,7 @@ class SurpriseReader:
 def sorted_by_group(context: Contexts, table: bytes, count: int) -> list[Places]:
     """The places of each group but the first, rising; `table` gives the group of a context."""
     group = np.frombuffer(context.tobytes().translate(table), np.uint8)
-    hot = np.flatnonzero(group != 0)
-    group = group[hot]
-    return [hot[np.flatnonzero(group == one)] for one in range(1, count)]
+    return [np.flatnonzero(group == one) for one in range(1, count)]
 
 
 class _Run:
