@@ -6,13 +6,11 @@ Needs both files on this disk. Memory: two chunks and what the codecs make of th
 """
 
 import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 from deltaic.weights.chunks import Extent
@@ -43,6 +41,9 @@ def encode(
     The same two files give the same delta, whatever the number of jobs.
     Raises NotGGUF, Truncated, BadLayout (a file that does not read or changes meanwhile, two architectures), OSError.
     """
+    jobs = jobs or os.cpu_count() or 1
+    if jobs > 1:
+        _start_template()
     before, after = read_layout(source), read_layout(target)
     if before.architecture != after.architecture:
         raise BadLayout(
@@ -52,7 +53,7 @@ def encode(
     with ThreadPoolExecutor(2) as pool:
         old, new = pool.map(hash_chunks, (source, target), (before, after))
     packer = _Packer(keep)
-    for task, made in _encoded(list(match(before, old, after, new)), source, target, jobs or os.cpu_count() or 1):
+    for task, made in _encoded(list(match(before, old, after, new)), source, target, jobs):
         packer.add(task, made)
         if on_progress:
             on_progress(task.target.offset + task.target.length, after.size)
@@ -135,7 +136,7 @@ def _encoded(tasks: Sequence[Task], source: Path, target: Path, jobs: int) -> It
         for task in tasks:
             yield task, make(task, source, target)
         return
-    with _one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context(_how_to_start())) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=_PROCESSES) as pool:
         waiting: deque[tuple[Task, Future[Made]]] = deque()
         try:
             for task in tasks:
@@ -159,10 +160,14 @@ def _made(task: Task) -> Future[Made]:
     return future
 
 
-def _how_to_start() -> str:
-    """A fork is there at once, but it copies locks that other threads hold: those of Python, of gRPC, of torch."""
-    alone = threading.active_count() == 1 and _THREADED.isdisjoint(sys.modules)
-    return "fork" if alone and sys.platform == "linux" else "spawn"
+def _start_template() -> None:
+    """Start the process of which all that encode are copies, so that it has its imports when they are needed.
+
+    Copies of this one would have locks that threads of gRPC or torch hold; processes from nothing import one by one.
+    """
+    _PROCESSES.set_forkserver_preload(["__main__", "deltaic.weights.delta.make"])
+    with _one_thread_each():
+        forkserver.ensure_running()
 
 
 @contextmanager
@@ -182,5 +187,5 @@ def _one_thread_each() -> Iterator[None]:
 
 _WAITING = 8
 """Tasks for each process that are made or wait, so that none is idle behind a large one."""
-_THREADED = frozenset(("grpc", "torch"))
+_PROCESSES = get_context("forkserver")
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")

@@ -6,6 +6,7 @@ coded outright.
 """
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,7 +22,6 @@ from deltaic.weights.delta.sets import Places, set_bits
 from deltaic.weights.delta.surprises import Small, SurpriseReader, SurpriseWriter
 
 STRIP_ELEMENTS = 1 << 16
-_SAMPLED_STRIPS = 2
 
 Strip: TypeAlias = slice | npt.NDArray[np.int64]
 """Blocks, so few at a time that what is computed from them stays in the cache of a core."""
@@ -56,6 +56,12 @@ class LevelCoder:
         self._way = way
         self._before = before
         self._move, self._near = _moves(layout, before, scaled)
+
+    def another(self, way: Way) -> "LevelCoder":
+        """The same levels in another way."""
+        other = copy(self)
+        other._way = way
+        return other
 
     @property
     def _examined(self) -> int:
@@ -131,15 +137,14 @@ class LevelCoder:
 
 
 def best_way(layout: Layout, after: Bytes, before: Bytes, scaled: Bytes) -> int:
-    """The index of the way that takes fewest bytes for some strips of the blocks."""
+    """The index of the way that takes fewest bytes for the first strip of the blocks."""
     if not layout.linear:
         return 0
-    step = STRIP_ELEMENTS // layout.elements
-    starts = range(0, len(before), step)[:: max(1, len(before) // (_SAMPLED_STRIPS * step))][:_SAMPLED_STRIPS]
-    sample = np.concatenate([np.arange(start, min(start + step, len(before))) for start in starts])
+    sample = slice(STRIP_ELEMENTS // layout.elements)
     lattices = layout.sub_elements == 32 and layout.levels.bits > 4
+    coder = LevelCoder(layout, WAYS[0], before[sample], scaled[sample])
     costs = {
-        index: LevelCoder(layout, way, before[sample], scaled[sample]).bits(after[sample]) * way.weight
+        index: coder.another(way).bits(after[sample]) * way.weight
         for index, way in enumerate(WAYS)
         if lattices or not way.lattice
     }

@@ -22,6 +22,7 @@ from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.errors import BadDelta
 
 Places = npt.NDArray[np.int64]
+_Gaps = npt.NDArray[np.uint32]
 
 MAX_LISTED = 1 << 18
 """Places that one set may list; whoever would list more writes the numbers themselves (`numbers`)."""
@@ -35,16 +36,18 @@ _TRITS = np.arange(256, dtype=np.uint8)[:, None] // _POWERS_OF_3 % 3
 def write_set(out: PayloadWriter, places: Places, count: int) -> None:
     """Write rising `places`, each from 0 to `count` - 1; at most MAX_LISTED of them may be listed."""
     inverted = 2 * len(places) > count
-    listed = np.setdiff1d(np.arange(count), places, assume_unique=True) if inverted else places
+    listed = _others(places, count) if inverted else places
     out.number(2 * len(listed) + inverted)
     if not len(listed):
         return
-    gaps = np.diff(listed, prepend=-1) - 1
+    gaps = listed.astype(np.uint32)
+    gaps[1:] -= gaps[:-1] + np.uint32(1)
     index = min(_candidates(count, len(listed)), key=lambda one: _bits(gaps, DIVISORS[one]))
+    divisor = np.uint32(DIVISORS[index])
     out.fixed(bytes([index]))
-    quotients, remainders = np.divmod(gaps, DIVISORS[index])
+    quotients = gaps // divisor
     out.counted(_unary(quotients))
-    _write_remainders(out, remainders, DIVISORS[index])
+    _write_remainders(out, gaps - quotients * divisor, DIVISORS[index])
 
 
 def read_set(payload: PayloadReader, count: int) -> Places:
@@ -58,9 +61,13 @@ def read_set(payload: PayloadReader, count: int) -> Places:
         return listed
     if 2 * len(listed) > count or count > 2 * MAX_LISTED:
         raise BadDelta("an inverted set that would be shorter as it is")
-    taken = np.ones(count, np.bool_)
-    taken[listed] = False
-    return np.flatnonzero(taken)
+    return _others(listed, count)
+
+
+def _others(places: Places, count: int) -> Places:
+    others = np.ones(count, np.bool_)
+    others[places] = False
+    return np.flatnonzero(others)
 
 
 def set_bits(listed: int, count: int) -> float:
@@ -99,30 +106,32 @@ def _candidates(count: int, listed: int) -> range:
     return range(max(0, best - 2), min(len(DIVISORS), best + 2))
 
 
-def _bits(gaps: Places, divisor: int) -> float:
-    return float((gaps // divisor).sum()) + len(gaps) * (1 + _remainder_bits(divisor))
+def _bits(gaps: _Gaps, divisor: int) -> float:
+    return float((gaps // np.uint32(divisor)).sum()) + len(gaps) * (1 + _remainder_bits(divisor))
 
 
 def _remainder_bits(divisor: int) -> float:
     return divisor.bit_length() - 1 if divisor & (divisor - 1) == 0 else 1.6 + (divisor // 3).bit_length() - 1
 
 
-def _unary(quotients: Places) -> bytes:
-    bits = np.zeros(int(quotients.sum()) + len(quotients), np.uint8)
-    bits[np.cumsum(quotients + 1) - 1] = 1
+def _unary(quotients: _Gaps) -> bytes:
+    ends = np.cumsum(quotients, dtype=np.int64) + np.arange(len(quotients))
+    bits = np.zeros(int(ends[-1]) + 1, np.bool_)
+    bits[ends] = True
     return np.packbits(bits, bitorder="little").tobytes()
 
 
-def _write_remainders(out: PayloadWriter, remainders: Places, divisor: int) -> None:
+def _write_remainders(out: PayloadWriter, remainders: _Gaps, divisor: int) -> None:
     low = divisor
     if divisor & (divisor - 1):
         low = divisor // 3
-        high, remainders = np.divmod(remainders, low)
+        high = remainders // np.uint32(low)
+        remainders = remainders - high * np.uint32(low)
         trits = np.zeros(-(-len(high) // 5) * 5, np.uint8)
         trits[: len(high)] = high
         out.fixed((trits.reshape(-1, 5) * _POWERS_OF_3).sum(1, dtype=np.uint8).tobytes())
     for bit in range(low.bit_length() - 1):
-        out.fixed(np.packbits((remainders >> bit & 1).astype(np.uint8), bitorder="little").tobytes())
+        out.fixed(np.packbits(remainders & np.uint32(1 << bit) != 0, bitorder="little").tobytes())
 
 
 def _read_remainders(payload: PayloadReader, length: int, divisor: int) -> npt.NDArray[np.unsignedinteger[Any]]:
