@@ -3,16 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 from cli import screen
 
 OnProgress = Callable[[int, int], None]
@@ -23,15 +13,19 @@ OnProgress = Callable[[int, int], None]
 def byte_bar(what: str) -> Iterator[OnProgress]:
     """A bar on stderr that moves when what it gives is called; it spins until then."""
     console = screen.progress_console
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:10}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+    if not console.is_terminal:
+        yield lambda _done, _total: None
+        return
+    from rich import progress  # only where somebody looks: a fiftieth of a second
+
+    with progress.Progress(
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description:10}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
     ) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -21,6 +21,7 @@ from deltaic.weights.delta.levels import (
     STRIP_ELEMENTS,
     WAYS,
     LevelCoder,
+    Moves,
     add_entries,
     best_way,
     in_strips,
@@ -57,7 +58,7 @@ def encode_blocks(ggml_type: str, new: Buffer, old: Buffer, matrix: Matrix) -> b
     out = PayloadWriter()
     out.number(way)
     out.fixed(head.data)
-    LevelCoder(layout, WAYS[way], before, scaled).write(out, after)
+    LevelCoder(layout, WAYS[way], before, Moves.between(layout, before, scaled)).write(out, after)
     return bytes(out.data)
 
 
@@ -74,7 +75,7 @@ def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) 
         blocks[:, at : at + 2] = new.view(np.uint8).reshape(-1, 2)
     for field in layout.small_fields:
         _read_small(reader, field, blocks)
-    LevelCoder(layout, WAYS[way], before, blocks).read(reader, blocks)
+    LevelCoder(layout, WAYS[way], before, Moves.between(layout, before, blocks)).read(reader, blocks)
     reader.finish()
     return blocks.reshape(-1)
 
@@ -115,7 +116,8 @@ def _first_largest(levels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
     last = np.int16(31)
     places = last - np.arange(len(levels), dtype=np.int16)[:, None]
     largest = ((levels << np.int16(5)) + places).max(0)
-    return last - (largest & last)
+    row: npt.NDArray[np.int16] = last - (largest & last)
+    return row
 
 
 def _read_small(reader: PayloadReader, field: Field, blocks: Bytes) -> None:

@@ -102,10 +102,8 @@ def _stepped(kind: FloatType, before: Ordered, start: Ordered, steps: Numbers) -
     """Raises BadDelta."""
     wide = np.int32 if steps.itemsize <= 2 and kind.bits == 16 else np.int64
     far: npt.NDArray[np.signedinteger[Any]] = steps.astype(wide)
-    below = (before >> before.dtype.type(kind.bits - 1)).astype(wide)
-    far ^= below
-    far -= below
-    far += start
+    below: npt.NDArray[np.signedinteger[Any]] = (before >> before.dtype.type(kind.bits - 1)).astype(wide)
+    far = (far ^ below) - below + start
     limit = 1 << (kind.bits - 1)
     if len(far) and not -limit <= far.min() <= far.max() < limit:
         raise BadDelta("a floating-point number outside its type")

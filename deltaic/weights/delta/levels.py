@@ -6,7 +6,6 @@ coded outright.
 """
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,6 +21,7 @@ from deltaic.weights.delta.sets import Places, set_bits
 from deltaic.weights.delta.surprises import Small, SurpriseReader, SurpriseWriter
 
 STRIP_ELEMENTS = 1 << 16
+_SAMPLE_ELEMENTS = 1 << 15
 
 Strip: TypeAlias = slice | npt.NDArray[np.int64]
 """Blocks, so few at a time that what is computed from them stays in the cache of a core."""
@@ -48,20 +48,38 @@ WAYS = (
 """A payload names its way by an index into this."""
 
 
-class LevelCoder:
-    """Levels of one part. `scaled` are the old blocks under their new scales."""
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """How each block moves, and whether by little. Most blocks keep their scales, and so do not move at all."""
 
-    def __init__(self, layout: Layout, way: Way, before: Bytes, scaled: Bytes) -> None:
+    move: Move
+    near: npt.NDArray[np.bool_]
+
+    @classmethod
+    def between(cls, layout: Layout, before: Bytes, scaled: Bytes) -> "Moves":
+        """Of old blocks under their new scales, which `scaled` have."""
+        shape = (layout.elements // layout.sub_elements, len(before))
+        move, near = Move.none(shape), np.ones(len(before), np.bool_)
+        if not layout.linear:
+            return cls(move, near)
+        differs = np.zeros(len(before), np.bool_)
+        for at in layout.scale_bytes:
+            differs |= before[:, at] != scaled[:, at]
+        for strip in _cut(layout, np.flatnonzero(differs)):
+            found = Move.between(Scales.of(layout, before[strip]), Scales.of(layout, scaled[strip]))
+            move.ratio[:, strip], move.shift[:, strip] = found.ratio, found.shift
+            near[strip] = found.is_near(layout)
+        return cls(move, near)
+
+
+class LevelCoder:
+    """Levels of one part, in one way, of blocks that were `before` and have moved."""
+
+    def __init__(self, layout: Layout, way: Way, before: Bytes, moves: Moves) -> None:
         self._layout = layout
         self._way = way
         self._before = before
-        self._move, self._near = _moves(layout, before, scaled)
-
-    def another(self, way: Way) -> "LevelCoder":
-        """The same levels in another way."""
-        other = copy(self)
-        other._way = way
-        return other
+        self._move, self._near = moves.move, moves.near
 
     @property
     def _examined(self) -> int:
@@ -76,11 +94,11 @@ class LevelCoder:
         if self._examined < len(self._before):
             write_sparse_numbers(out, *self._rest(after), len(after) * self._layout.elements)
 
-    def bits(self, after: Bytes) -> float:
-        """About how many bits `write` takes."""
-        bits = self._surprises(after).bits() if self._examined else 0.0
+    def bits(self, after: Bytes, times: float) -> float:
+        """About how many bits `write` takes for so many times as many blocks that are like these."""
+        bits = self._surprises(after).bits(times) if self._examined else 0.0
         if self._examined < len(self._before):
-            bits += set_bits(len(self._rest(after)[0]), len(after) * self._layout.elements)
+            bits += set_bits(int(times * len(self._rest(after)[0])), int(times * len(after) * self._layout.elements))
         return bits
 
     def read(self, reader: PayloadReader, blocks: Bytes) -> None:
@@ -137,14 +155,16 @@ class LevelCoder:
 
 
 def best_way(layout: Layout, after: Bytes, before: Bytes, scaled: Bytes) -> int:
-    """The index of the way that takes fewest bytes for the first strip of the blocks."""
+    """The index of the way that takes fewest bytes, to judge by the first of the blocks."""
     if not layout.linear:
         return 0
-    sample = slice(STRIP_ELEMENTS // layout.elements)
+    sample = slice(_SAMPLE_ELEMENTS // layout.elements)
+    times = max(1.0, len(before) * layout.elements / _SAMPLE_ELEMENTS)
     lattices = layout.sub_elements == 32 and layout.levels.bits > 4
-    coder = LevelCoder(layout, WAYS[0], before[sample], scaled[sample])
+    after, before = after[sample], before[sample]
+    moves = Moves.between(layout, before, scaled[sample])
     costs = {
-        index: coder.another(way).bits(after[sample]) * way.weight
+        index: LevelCoder(layout, way, before, moves).bits(after, times) * way.weight
         for index, way in enumerate(WAYS)
         if lattices or not way.lattice
     }
@@ -172,22 +192,6 @@ def add_entries(field: Field, blocks: Bytes, block: Places, entry: Places, value
     """Add to some entries, modulo their range, in place."""
     old = field.gather(blocks, block, entry)
     field.flip(blocks, block, entry, (old ^ (old + values.astype(np.int32))) & ((1 << field.bits) - 1))
-
-
-def _moves(layout: Layout, before: Bytes, scaled: Bytes) -> tuple[Move, npt.NDArray[np.bool_]]:
-    """How each block moves, and whether by little. Most blocks keep their scales, and so do not move at all."""
-    shape = (layout.elements // layout.sub_elements, len(before))
-    move, near = Move.none(shape), np.ones(len(before), np.bool_)
-    if not layout.linear:
-        return move, near
-    differs = np.zeros(len(before), np.bool_)
-    for at in layout.scale_bytes:
-        differs |= before[:, at] != scaled[:, at]
-    for strip in _cut(layout, np.flatnonzero(differs)):
-        found = Move.between(Scales.of(layout, before[strip]), Scales.of(layout, scaled[strip]))
-        move.ratio[:, strip], move.shift[:, strip] = found.ratio, found.shift
-        near[strip] = found.is_near(layout)
-    return move, near
 
 
 def _differ(field: Field, one: Bytes, other: Bytes) -> npt.NDArray[np.bool_]:

@@ -13,7 +13,6 @@ Bits fill bytes from the lowest.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,17 +133,16 @@ def _write_remainders(out: PayloadWriter, remainders: _Gaps, divisor: int) -> No
         out.fixed(np.packbits(remainders & np.uint32(1 << bit) != 0, bitorder="little").tobytes())
 
 
-def _read_remainders(payload: PayloadReader, length: int, divisor: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+def _read_remainders(payload: PayloadReader, length: int, divisor: int) -> _Gaps:
     low = divisor if divisor & (divisor - 1) == 0 else divisor // 3
-    narrow = np.uint16 if divisor <= 1 << 16 else np.uint32
-    remainders = np.zeros(length, narrow)
+    remainders = np.zeros(length, np.uint32)
     if low != divisor:
         packed = np.frombuffer(payload.fixed(-(-length // 5)), np.uint8)
         remainders += _TRITS.take(packed, 0).reshape(-1)[:length]
-        remainders *= narrow(low)
+        remainders *= np.uint32(low)
     each = -(-length // 8)
     planes = np.frombuffer(payload.fixed(each * (low.bit_length() - 1)), np.uint8)
     for bit in range(low.bit_length() - 1):
-        plane = np.unpackbits(planes[bit * each : bit * each + each], count=length, bitorder="little").astype(narrow)
-        remainders |= plane << narrow(bit)
+        plane = np.unpackbits(planes[bit * each : bit * each + each], count=length, bitorder="little")
+        remainders |= plane.astype(np.uint32) << np.uint32(bit)
     return remainders

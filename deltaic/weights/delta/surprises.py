@@ -75,9 +75,9 @@ class SurpriseWriter:
         np.negative(towards, where=fraction[places] < 0, out=towards)
         self._strips.append((context, places, towards))
 
-    def bits(self) -> float:
-        """About how many bits `write` takes."""
-        elements, surprises = self._counts()
+    def bits(self, times: float) -> float:
+        """About how many bits `write` takes for so many times as many elements."""
+        elements, surprises = ([int(times * one) for one in counts] for counts in self._counts())
         groups = group_contexts(elements, surprises)
         all_ = np.bincount(groups, weights=elements, minlength=MAX_GROUPS)
         wrong = np.bincount(groups, weights=surprises, minlength=MAX_GROUPS)
@@ -164,9 +164,7 @@ class _GroupedRun:
 
 
 def _joined(left: _GroupedRun, right: _GroupedRun) -> _GroupedRun:
-    return _GroupedRun(
-        left.contexts + right.contexts, left.elements + right.elements, left.surprises + right.surprises
-    )
+    return _GroupedRun(left.contexts + right.contexts, left.elements + right.elements, left.surprises + right.surprises)
 
 
 def _gain(left: _GroupedRun, right: _GroupedRun) -> float:
