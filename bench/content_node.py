@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 from deltaic.rpc.server import Server
+from deltaic.runtime.arenas import share_arenas
 from deltaic.runtime.logs import configure_logs
+from deltaic.runtime.slices import answer_quickly_on
 from deltaic.store.addresses import open_chunk_store
 from deltaic.transfer.content_servicer import ContentServicer
 from deltaic.v1 import content_pb2_grpc
@@ -36,13 +38,16 @@ async def serve(store_folder: str) -> None:
     register = content_pb2_grpc.add_ContentServiceServicer_to_server
     server.add(register, ContentServicer(store, store), "deltaic.v1.ContentService")
     ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    loop = asyncio.get_running_loop()
+    answer_quickly_on(loop)
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
     async with server.running(grace=0.1):
         print(server.port, flush=True)
         await ended.wait()
 
 
 if __name__ == "__main__":
+    share_arenas()
     configure_logs("warning")
     _, folder, *model = sys.argv
     asyncio.run(fill(folder, Path(model[0])) if model else serve(folder))

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deltaic.rpc.channel import open_channel
+from deltaic.runtime.arenas import share_arenas
 from deltaic.runtime.logs import configure_logs
+from deltaic.runtime.slices import answer_quickly_on
 from deltaic.store.model_files import ModelFiles
 from deltaic.store.staging import Staging
 from deltaic.transfer.backoff import Retry
@@ -24,6 +26,7 @@ from deltaic.weights.manifest import Chunk
 
 
 async def pull(port: str, folder: Path, revision: Digest) -> dict[str, object]:
+    answer_quickly_on(asyncio.get_running_loop())
     started = time.monotonic()
     channel = open_channel(f"127.0.0.1:{port}", node="edge@bench")
     source = GrpcSource(channel, "center")
@@ -62,5 +65,6 @@ def count_writes(staging: Staging) -> Counter[Digest]:
 
 if __name__ == "__main__":
     _, port, folder, revision, size = sys.argv
+    share_arenas()  # and short slices for the loop, as a node has them
     configure_logs("warning")
     print(json.dumps(asyncio.run(pull(port, Path(folder), Digest.parse(revision, int(size))))))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 
 from deltaic.errors import DeltaicError
+from deltaic.runtime.arenas import share_arenas
 from deltaic.runtime.logs import configure_logs
 from deltaic.runtime.settings import NodeSettings
 from deltaic.runtime.slices import answer_quickly_on
@@ -44,6 +45,7 @@ def run_node(role: str, running: Callable[[], AbstractAsyncContextManager[object
     A DeltaicError while starting becomes one line on stderr and status 1; leaving the context is the graceful stop. A
     second signal ends the process at once.
     """
+    share_arenas()
     try:
         asyncio.run(_serve(role, running))
     except DeltaicError as error:
