@@ -47,18 +47,32 @@ class LineSpeed:
     """How fast the frames of a source come, to know whether compression would only hold them up.
 
     A core compresses 100 to 300 MB a second: on a line that carries more, sending the bytes themselves is faster.
+    What counts is the time in which anybody waits: streams that wait together share the line. Times in seconds.
     """
 
     def __init__(self) -> None:
         self._bytes = 0.0
         self._seconds = 0.0
+        self._waiting = 0
+        self._counted_to = 0.0
 
-    def brought(self, count: int, seconds: float) -> None:
-        """So many bytes came on the wire after this long a wait for them."""
+    def waits(self, now: float) -> None:
+        """One more stream waits for its next frame."""
+        self._count(now)
+        self._waiting += 1
+
+    def comes(self, count: int, now: float) -> None:
+        """A frame of so many bytes came for one that waited; 0 when it waits no longer."""
+        self._count(now)
+        self._waiting -= 1
         if self._bytes > _REMEMBERED_BYTES:
             self._bytes, self._seconds = self._bytes / 2, self._seconds / 2
         self._bytes += count
-        self._seconds += seconds
+
+    def _count(self, now: float) -> None:
+        if self._waiting:
+            self._seconds += now - self._counted_to
+        self._counted_to = now
 
     @property
     def outruns_zstd(self) -> bool:

@@ -6,7 +6,7 @@ materialises its own models by the same road.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -138,12 +138,9 @@ class GrpcSource:
         frames = aiter(call)
         try:
             while True:
-                asked = time.monotonic()
-                async with asyncio.timeout(self._idle_timeout):
-                    frame = await anext(frames, None)
+                frame = await self._next(frames)
                 if frame is None:
                     return
-                self._line.brought(len(frame.data), time.monotonic() - asked)
                 yield frame
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._name) from error
@@ -151,6 +148,17 @@ class GrpcSource:
             raise LineLost(f"{self._name} sent nothing for {self._idle_timeout:g} seconds") from None
         finally:
             call.cancel()
+
+    async def _next(self, frames: AsyncIterator[content_pb2.ReadResponse]) -> content_pb2.ReadResponse | None:
+        self._line.waits(time.monotonic())
+        count = 0
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                frame = await anext(frames, None)
+            count = len(frame.data) if frame is not None else 0
+        finally:
+            self._line.comes(count, time.monotonic())
+        return frame
 
 
 class ReaderSource:

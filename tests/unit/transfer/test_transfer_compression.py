@@ -84,13 +84,36 @@ def test_incompressible_data_is_only_probed(monkeypatch: pytest.MonkeyPatch) -> 
     assert compressed == [64 * 1024]
 
 
+def brings(line: LineSpeed, count: int, seconds: float, *, since: float = 0.0, streams: int = 1) -> float:
+    """Each of the streams waits so long for a frame of so many bytes; the time after it."""
+    for _ in range(streams):
+        line.waits(since)
+    for _ in range(streams):
+        line.comes(count, since + seconds)
+    return since + seconds
+
+
 def test_a_line_is_fast_only_when_enough_has_come_to_tell() -> None:
     line = LineSpeed()
-    line.brought(100_000, 0.0)
+    now = brings(line, 100_000, 0.0)
     assert not line.outruns_zstd
     for _ in range(40):
-        line.brought(256 * 1024, 0.001)
+        now = brings(line, 256 * 1024, 0.001, since=now)
     assert line.outruns_zstd
     for _ in range(400):
-        line.brought(256 * 1024, 0.02)
+        now = brings(line, 256 * 1024, 0.02, since=now)
     assert not line.outruns_zstd, "it has become slow"
+
+
+def test_streams_that_wait_together_share_the_line() -> None:
+    line, now = LineSpeed(), 0.0
+    for _ in range(10):
+        now = brings(line, 256 * 1024, 0.008, since=now, streams=8)
+    assert line.outruns_zstd, "256 MiB a second in all, 32 in each"
+
+
+def test_time_in_which_nobody_waits_does_not_count() -> None:
+    line = LineSpeed()
+    for second in range(10):
+        brings(line, 256 * 1024, 0.001, since=float(second))
+    assert line.outruns_zstd
