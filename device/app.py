@@ -66,7 +66,6 @@ class Device:
             peers = [
                 (each, await stack.enter_async_context(open_channel(each, node=self.node))) for each in settings.peers
             ]
-            sources = sources_of(bulk, upstream, peers, settings.fetch_rate)
             host = ModelHost(
                 runtime_folder(folder),
                 settings.engine,
@@ -76,45 +75,46 @@ class Device:
                 adapters=settings.adapters or folder / "adapters",
             )
             stack.push_async_callback(host.close)
-            registry = registry_of(host)
-            self.metrics_port = await stack.enter_async_context(metrics_served(settings.metrics, registry))
             decisions = DecisionLog(folder / DECISION_LOG_NAME)
             stack.callback(decisions.close)
-            answers = Answers(
-                host,
-                Uplink(questions, upstream),
-                decisions,
-                Manner(settings.policy, settings.prefer, settings.patience),
-            )
-            server = Server(settings.listen)
-            server.add(
-                inference_pb2_grpc.add_InferenceServiceServicer_to_server,
-                InferenceServicer(answers),
-                "deltaic.v1.InferenceService",
-            )
-            await stack.enter_async_context(server.running(grace=settings.drain_seconds, serving=False))
-            self.port = server.port
-            limits = Limits(DEFAULT_SECONDS, settings.http_body_bytes)
-            self.http_port = await stack.enter_async_context(
-                http_face(
-                    answers,
-                    settings.http,
-                    limits,
-                    grace=settings.drain_seconds,
-                    metrics=lambda: generate_latest(registry),
-                )
-            )
+            manner = Manner(settings.policy, settings.prefer, settings.patience)
+            answers = Answers(host, Uplink(questions, upstream), decisions, manner)
+            server = await self._listen(stack, host, answers)
+            sources = sources_of(bulk, upstream, peers, settings.fetch_rate)
             await stack.enter_async_context(self._following(folder, bulk, sources, host, answers))
             await server.set_serving(True)
-            _log.info(
-                "device.ready",
-                node=self.node,
-                listen=settings.listen,
-                port=self.port,
-                http_port=self.http_port,
-                upstream=settings.upstream,
-            )
+            self._say_ready()
             yield self
+
+    async def _listen(self, stack: AsyncExitStack, host: ModelHost, answers: Answers) -> Server:
+        """The faces to clients: metrics, gRPC, not serving yet, and HTTP where the settings ask for it."""
+        settings, registry = self.settings, registry_of(host)
+        self.metrics_port = await stack.enter_async_context(metrics_served(settings.metrics, registry))
+        server = Server(settings.listen)
+        register = inference_pb2_grpc.add_InferenceServiceServicer_to_server
+        server.add(register, InferenceServicer(answers), "deltaic.v1.InferenceService")
+        await stack.enter_async_context(server.running(grace=settings.drain_seconds, serving=False))
+        self.port = server.port
+        self.http_port = await stack.enter_async_context(
+            http_face(
+                answers,
+                settings.http,
+                Limits(DEFAULT_SECONDS, settings.http_body_bytes),
+                grace=settings.drain_seconds,
+                metrics=lambda: generate_latest(registry),
+            )
+        )
+        return server
+
+    def _say_ready(self) -> None:
+        _log.info(
+            "device.ready",
+            node=self.node,
+            listen=self.settings.listen,
+            port=self.port,
+            http_port=self.http_port,
+            upstream=self.settings.upstream,
+        )
 
     @asynccontextmanager
     async def _following(

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 import structlog
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from deltaic.engine.metrics import metrics_served, registry_of
 from deltaic.gateway.gateway import Limits
@@ -46,6 +46,7 @@ class Edge:
         self.node = settings.name or f"edge@{socket.gethostname()}"
         self.port = self.http_port = self.metrics_port = 0
         self.index_url = settings.index_url
+        self._valkey: EmbeddedValkey | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Edge"]:
@@ -53,80 +54,87 @@ class Edge:
 
         Raises DataFolderUnusable, DiskFailed, IndexUnreachable, PortInUse.
         """
-        settings = self.settings
         async with AsyncExitStack() as stack:
-            folder = stack.enter_context(own_data_folder(settings.data_dir, "edge"))
-            run = runtime_folder(folder)
-            # Two connections: a model coming in does not hold up an answer.
-            bulk = await stack.enter_async_context(open_channel(settings.center, node=self.node))
-            calls = await stack.enter_async_context(open_channel(settings.center, node=self.node))
-            counts, limit = Counts(), RateLimit(RateSchedule.parse(settings.fetch_rate))
-            peers = PeerSources(lambda each: open_channel(each, node=self.node), limit, counts)
-            stack.push_async_callback(peers.close)
-            sources = peers.beside(*sources_of(bulk, f"center {settings.center}", [], limit))
-            peers.use(settings.peers)
-            spool = await asyncio.to_thread(Spool, folder / "spool", settings.spool_bytes)
-            journal = Journal(spool)
-            await stack.enter_async_context(journal.running())
-            files = await asyncio.to_thread(ModelFiles, folder / "models")
-            host = CountedHost(
-                run,
-                settings.engine,
-                self.node,
-                "edge",
-                log_level=settings.log_level,
-                adapters=settings.adapters or folder / "adapters",
-            )
-            host.counts = counts
-            stack.push_async_callback(host.close)
-            registry = registry_of(host)
-            self.metrics_port = await stack.enter_async_context(metrics_served(settings.metrics, registry))
-            valkey = None if settings.index_url else EmbeddedValkey(run)
-            self.index_url = valkey.url if valkey else settings.index_url
-            deltas = self.deltas = await asyncio.to_thread(
-                DeltaService, folder / "deltas", settings.deltas_bytes, file_of(files), jobs=settings.delta_jobs
-            )
-            await stack.enter_async_context(deltas.running())
-            own = Own(
-                node=self.node,
-                index_url=self.index_url,
-                folder=folder,
-                files=files,
-                host=host,
-                bulk=bulk,
-                calls=calls,
-                sources=sources,
-                deltas=deltas,
-                journal=journal,
-                counts=counts,
-                limit=limit,
-                peers=peers,
-            )
-            parts = Parts(settings, own)
+            own = await self._open(stack)
+            registry = registry_of(own.host)
+            self.metrics_port = await stack.enter_async_context(metrics_served(self.settings.metrics, registry))
+            await stack.enter_async_context(own.deltas.running())
+            parts = Parts(self.settings, own)
             registry.register(parts.collector)
             stack.push_async_callback(parts.hot_set.close)
-            if valkey is not None:
-                await stack.enter_async_context(valkey.running())
+            if self._valkey is not None:
+                await stack.enter_async_context(self._valkey.running())
             await stack.enter_async_context(parts.index.running(parts.entry))
             await stack.enter_async_context(parts.branch.running())
-            await stack.enter_async_context(parts.server.running(grace=settings.drain_seconds, serving=False))
-            self.port = parts.server.port
-            limits = Limits(settings.request_seconds, settings.http_body_bytes)
-            self.http_port = await stack.enter_async_context(
-                http_face(
-                    parts.answers,
-                    settings.http,
-                    limits,
-                    grace=settings.drain_seconds,
-                    metrics=lambda: generate_latest(registry),
-                    health=lambda: parts.readiness().body(),
-                )
-            )
-            await journal.record(STARTED, f"nodes/{self.node}", version=version("deltaic"))
+            await self._listen(stack, parts, registry)
+            await own.journal.record(STARTED, f"nodes/{self.node}", version=version("deltaic"))
             await stack.enter_async_context(parts.following())
             await stack.enter_async_context(on_hangup(parts.desk.reload.signalled))
             self._say_ready(parts)
             yield self
+
+    async def _open(self, stack: AsyncExitStack) -> Own:
+        """What the parts are made from; `stack` closes it."""
+        settings = self.settings
+        folder = stack.enter_context(own_data_folder(settings.data_dir, "edge"))
+        run = runtime_folder(folder)
+        # Two connections: a model coming in does not hold up an answer.
+        bulk = await stack.enter_async_context(open_channel(settings.center, node=self.node))
+        calls = await stack.enter_async_context(open_channel(settings.center, node=self.node))
+        counts, limit = Counts(), RateLimit(RateSchedule.parse(settings.fetch_rate))
+        peers = PeerSources(lambda each: open_channel(each, node=self.node), limit, counts)
+        stack.push_async_callback(peers.close)
+        sources = peers.beside(*sources_of(bulk, f"center {settings.center}", [], limit))
+        peers.use(settings.peers)
+        journal = Journal(await asyncio.to_thread(Spool, folder / "spool", settings.spool_bytes))
+        await stack.enter_async_context(journal.running())
+        files = await asyncio.to_thread(ModelFiles, folder / "models")
+        host = CountedHost(
+            run,
+            settings.engine,
+            self.node,
+            "edge",
+            log_level=settings.log_level,
+            adapters=settings.adapters or folder / "adapters",
+        )
+        host.counts = counts
+        stack.push_async_callback(host.close)
+        self._valkey = None if settings.index_url else EmbeddedValkey(run)
+        self.index_url = self._valkey.url if self._valkey else settings.index_url
+        self.deltas = await asyncio.to_thread(
+            DeltaService, folder / "deltas", settings.deltas_bytes, file_of(files), jobs=settings.delta_jobs
+        )
+        return Own(
+            node=self.node,
+            index_url=self.index_url,
+            folder=folder,
+            files=files,
+            host=host,
+            bulk=bulk,
+            calls=calls,
+            sources=sources,
+            deltas=self.deltas,
+            journal=journal,
+            counts=counts,
+            limit=limit,
+            peers=peers,
+        )
+
+    async def _listen(self, stack: AsyncExitStack, parts: Parts, registry: CollectorRegistry) -> None:
+        """The faces to clients: gRPC, not serving yet, and HTTP where the settings ask for it."""
+        settings = self.settings
+        await stack.enter_async_context(parts.server.running(grace=settings.drain_seconds, serving=False))
+        self.port = parts.server.port
+        self.http_port = await stack.enter_async_context(
+            http_face(
+                parts.answers,
+                settings.http,
+                Limits(settings.request_seconds, settings.http_body_bytes),
+                grace=settings.drain_seconds,
+                metrics=lambda: generate_latest(registry),
+                health=lambda: parts.readiness().body(),
+            )
+        )
 
     def _say_ready(self, parts: Parts) -> None:
         _log.info(
