@@ -22,6 +22,8 @@ from deltaic.weights.delta.surprises import Small, SurpriseReader, SurpriseWrite
 
 STRIP_ELEMENTS = 1 << 16
 _SAMPLE_ELEMENTS = 1 << 15
+_SCALE_STRIPS = 8
+"""Strips of which scales are looked at together: they have one for 16 elements or more."""
 
 Strip: TypeAlias = slice | npt.NDArray[np.int64]
 """Blocks, so few at a time that what is computed from them stays in the cache of a core."""
@@ -65,7 +67,7 @@ class Moves:
         differs = np.zeros(len(before), np.bool_)
         for at in layout.scale_bytes:
             differs |= before[:, at] != scaled[:, at]
-        for strip in _cut(layout, np.flatnonzero(differs)):
+        for strip in _cut(layout, np.flatnonzero(differs), _SCALE_STRIPS * STRIP_ELEMENTS):
             found = Move.between(Scales.of(layout, before[strip]), Scales.of(layout, scaled[strip]))
             move.ratio[:, strip], move.shift[:, strip] = found.ratio, found.shift
             near[strip] = found.is_near(layout)
@@ -202,8 +204,8 @@ def _differ(field: Field, one: Bytes, other: Bytes) -> npt.NDArray[np.bool_]:
     return differs
 
 
-def _cut(layout: Layout, blocks: Places) -> Iterator[Strip]:
-    step = STRIP_ELEMENTS // layout.elements
+def _cut(layout: Layout, blocks: Places, elements: int = STRIP_ELEMENTS) -> Iterator[Strip]:
+    step = elements // layout.elements
     for start in range(0, len(blocks), step):
         strip = blocks[start : start + step]
         first, last = int(strip[0]), int(strip[-1])
