@@ -176,6 +176,21 @@ def test_answers_and_prompts_take_turns() -> None:
     assert simulation.turn().reading
 
 
+@given(st.integers(65, 400))
+def test_who_has_read_a_long_prompt_lets_the_others_go_first(prompt: int) -> None:
+    simulation = Simulation(Limits(3, 10, 512, 64))
+    simulation.add(Request("first", (1, 2), 1_000))
+    for _ in range(30):
+        simulation.turn()
+    long = Request("long", (7,) * prompt, 20, simulation.now)
+    simulation.add(long)
+    while long.unread > 1 or not long.fed:
+        step = simulation.turn()
+    assert step.reading
+    assert [feed.request for feed in simulation.turn().feeds] == ["first"]
+    assert {feed.request for feed in simulation.turn().feeds} == {"first", "long"}
+
+
 def test_a_shared_beginning_is_read_once() -> None:
     system = tuple(range(100, 400))
     simulation = Simulation(Limits(4, 100, 64, 16), 10_000_000)

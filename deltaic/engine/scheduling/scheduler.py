@@ -78,6 +78,9 @@ class Scheduler:
     _running: dict[Hashable, Request] = field(default_factory=dict)
     _turns: dict[tuple[Adapters, bool], int] = field(default_factory=dict)
     _turn: int = 0
+    _joining: set[Hashable] = field(default_factory=set)
+    """Whose long prompts the last step has come to the end of. They let the others' answers go first: with them a call
+    takes longer, and the gap of the others has the end of the prompt in it already."""
 
     def __post_init__(self) -> None:
         self._waiting = Waiting(self.limits.patience)
@@ -232,8 +235,9 @@ class Scheduler:
         if not self._running:
             return Step()
         adapters, reading = turn = self._next_turn()
+        members = [each for each in self._running.values() if _turn_of(each) == turn]
         # By slot: llama.cpp computes neighbouring streams together, and begins anew wherever their order is broken.
-        those = sorted((each for each in self._running.values() if _turn_of(each) == turn), key=lambda one: one.slot)
+        those = sorted([each for each in members if each.id not in self._joining] or members, key=lambda one: one.slot)
         counts = self._shares_of_readers(those) if reading else {each.id: 1 for each in those}
         return Step(tuple(_feed(each, counts[each.id]) for each in those if counts.get(each.id)), adapters, reading)
 
@@ -243,6 +247,7 @@ class Scheduler:
             self.pace.observe_prompts(step.tokens, seconds)
         elif step.feeds:
             self.pace.observe_answers(len(step.feeds), seconds)
+        self._joining.clear()
         for feed in step.feeds:
             request = self._running.get(feed.request)
             if request is None:
@@ -252,6 +257,8 @@ class Scheduler:
             if feed.sample:
                 request.tokens.append(sampled[feed.request])
                 self.shares.charge(request.scope.tenant, generated=1)
+            if step.reading and request.reads_long and request.unread == 1:
+                self._joining.add(request.id)
             self.memory.grown(request)
 
     def _next_turn(self) -> tuple[Adapters, bool]:
