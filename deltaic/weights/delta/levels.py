@@ -22,7 +22,7 @@ from deltaic.weights.delta.surprises import Small, SurpriseReader, SurpriseWrite
 
 STRIP_ELEMENTS = 1 << 16
 _SAMPLE_ELEMENTS = 1 << 15
-_SCALE_STRIPS = 8
+_SCALE_STRIPS = 2
 """Strips of which scales are looked at together: they have one for 16 elements or more."""
 
 Strip: TypeAlias = slice | npt.NDArray[np.int64]
