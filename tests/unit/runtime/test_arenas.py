@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from deltaic.runtime.arenas import share_arenas
+
 _COUNT = """
 import ctypes, sys, threading
 from deltaic.runtime.arenas import share_arenas
@@ -15,7 +17,6 @@ if sys.argv[1] == "share":
     assert share_arenas()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.open_memstream.restype = ctypes.c_void_p
-libc.fclose.argtypes = libc.malloc_info.argtypes = None
 together = threading.Barrier(8)
 
 def allocate():
@@ -50,7 +51,5 @@ def test_eight_threads_share_two_arenas_that_would_have_had_their_own():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    from deltaic.runtime.arenas import share_arenas
-
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert not share_arenas()

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from deltaic.store.model_files import ModelFiles
 from deltaic.weights.digest import Digest
+from deltaic.weights.layout import SegmentKind
 from deltaic.weights.manifest import Manifest, serialise
+from deltaic.weights.model_file import ModelFile, Segment
 
 
 def part_of(files: ModelFiles, model) -> Path:
@@ -22,9 +24,6 @@ def leave_half(files: ModelFiles, model) -> set[Digest]:
 
 def made_of(like: Manifest, pieces: list[bytes]) -> tuple[Manifest, bytes]:
     """A manifest of one padding segment a piece: any content at all, in the shape of a model's file."""
-    from deltaic.weights.layout import SegmentKind
-    from deltaic.weights.model_file import ModelFile, Segment
-
     segments, offset = [], 0
     for index, piece in enumerate(pieces):
         kind = SegmentKind.PADDING if index else SegmentKind.HEADER
