@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from deltaic.weights.delta.numbers import Numbers, read_all, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
-from deltaic.weights.delta.sets import Places, read_set, write_set
+from deltaic.weights.delta.sets import Places, read_set, set_bits, write_set
 from deltaic.weights.errors import BadDelta
 
 Halves = npt.NDArray[np.uint16]
@@ -38,6 +38,9 @@ _MAX_CLASSES = 32
 _CHOICES = (1, 3, 6)
 _CLASSES_WITH_COLUMNS = 3
 _FEW = 64
+_MAGNITUDES = 16
+"""Larger steps are estimated to be as rare as this one."""
+_CLASS_BITS = 32.0
 _LIMIT = 1 << 16
 
 
@@ -61,19 +64,10 @@ class _Columns:
 def write_halves(out: PayloadWriter, new: Halves, old: Halves, origin: Origin | None) -> None:
     """Write `new`, of whose length the reader has `old`; `origin` only where the matrix is tall."""
     steps = (new & _MAGNITUDE).astype(np.int32) - (old & _MAGNITUDE).astype(np.int32)
-    head = PayloadWriter()
-    write_set(head, np.flatnonzero((new ^ old) & _SIGN), len(old))
-    written = []
-    for classes in _CHOICES if len(old) >= _FEW else _CHOICES[:1]:
-        one = PayloadWriter()
-        one.number(classes)
-        one.number(0)
-        for members in _members(_classes(old, classes), classes):
-            write_numbers(one, steps[members])
-        written.append(one.data)
+    write_set(out, np.flatnonzero((new ^ old) & _SIGN), len(old))
+    written = [_without_columns(steps, old)]
     if origin is not None:
         written.append(_with_columns(steps, old, origin))
-    out.fixed(head.data)
     out.fixed(min(written, key=len))
 
 
@@ -130,6 +124,44 @@ def _members(cell: npt.NDArray[np.uint8], cells: int) -> Iterator[Places]:
     ends = np.cumsum(np.bincount(cell, minlength=cells))
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         yield order[start:end]
+
+
+def _without_columns(steps: Numbers, old: Halves) -> bytearray:
+    classes = _best_classes(steps, old)
+    out = PayloadWriter()
+    out.number(classes)
+    out.number(0)
+    for members in _members(_classes(old, classes), classes):
+        write_numbers(out, steps[members])
+    return out.data
+
+
+def _best_classes(steps: Numbers, old: Halves) -> int:
+    """How many classes take fewest bytes, by an estimate."""
+    if len(old) < _FEW:
+        return _CHOICES[0]
+    finest = _classes(old, _CHOICES[-1])
+    size = np.bincount(finest, minlength=_CHOICES[-1])
+    moved = np.flatnonzero(steps != 0)
+    magnitude = np.minimum(np.abs(steps[moved]), _MAGNITUDES - 1)
+    cells = finest[moved].astype(np.int64) * _MAGNITUDES + magnitude
+    count = np.bincount(cells, minlength=len(size) * _MAGNITUDES).reshape(len(size), -1)
+
+    def bits(classes: int) -> float:
+        rows = np.arange(len(size)).clip(max=classes - 1)
+        starts = np.flatnonzero(np.diff(rows, prepend=-1))
+        return sum(map(_class_bits, np.add.reduceat(count, starts), np.add.reduceat(size, starts).tolist()))
+
+    return min(_CHOICES, key=bits)
+
+
+def _class_bits(magnitudes: npt.NDArray[np.int64], size: int) -> float:
+    """About how many bits the steps of a class take: where they are, their signs and their magnitudes."""
+    moved = int(magnitudes.sum())
+    if not moved:
+        return _CLASS_BITS
+    some = magnitudes[magnitudes > 0]
+    return 2 * _CLASS_BITS + set_bits(moved, size) + moved - float((some * np.log2(some / moved)).sum())
 
 
 def _with_columns(steps: Numbers, old: Halves, origin: Origin) -> bytearray:
