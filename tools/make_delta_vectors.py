@@ -8,6 +8,7 @@ what deltas of today look like to every later program. Where vectors are already
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,17 @@ from gguf_samples import OTHER_TYPES, TYPES, Sample, draw_weights, evolve, noise
 
 from deltaic.weights.delta.diff import write_delta
 from deltaic.weights.delta.patch import apply_delta
+from deltaic.weights.ggml_types import BY_NAME
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "vectors" / "delta-v1"
 Random = np.random.Generator
 Tensors = tuple[list[Sample], list[Sample]]
 
 _CHANGES = {"nudged": "nudged", "few": "sparse", "low-rank": "low rank", "strong": "all"}
+_STORED = {"F32": 0xFFFFFFFF, "F16": 0xFFFFE000, "BF16": 0xFFFF0000}
+"""Which bits of binary32 are left of weights that were stored in a type."""
+_ODD = np.array([0x0000, 0x8000, 0x0001, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xFFFF], np.uint16)
+"""Half-precision zeros, the smallest, the largest, infinities, no numbers."""
 _ACROSS = (("Q8_0", "Q4_K"), ("BF16", "Q4_0"), ("F16", "Q8_0"), ("BF16", "Q6_K"), ("Q4_K", "Q5_K"))
 
 
@@ -37,6 +43,7 @@ def vectors(random: Random) -> dict[str, Tensors]:
         [tensor("longer", "Q4_0", weights[:5]), tensor("shorter", "F16", weights), tensor("gone", "F32", weights[:1])],
         [tensor("longer", "Q4_0", weights), tensor("came", "F32", weights[1:2]), tensor("shorter", "F16", weights[:3])],
     )
+    made["spans"] = _spans(random)
     return made
 
 
@@ -59,6 +66,25 @@ def _noise(random: Random) -> Tensors:
         data[places] = random.integers(0, 256, int(places.sum()))
         new.append(Sample(sample.name, sample.ggml_type, sample.rows, sample.row_elements, data.tobytes()))
     return old, new
+
+
+def _spans(random: Random) -> Tensors:
+    """The types with scale and minimum, from weights of 32 and of 16 bits; a few of their numbers are odd ones."""
+    old, new = [], []
+    for ggml_type in ("Q4_1", "Q5_1"):
+        for stored, kept in _STORED.items():
+            weights = draw_weights(random, 16, 256)
+            for versions, values in ((old, weights), (new, evolve(random, weights, "nudged"))):
+                cut = (values.view(np.uint32) & np.uint32(kept)).view(np.float32)
+                versions.append(_with_odd_halves(random, tensor(f"{ggml_type}.{stored}.weight", ggml_type, cut)))
+    return old, new
+
+
+def _with_odd_halves(random: Random, sample: Sample) -> Sample:
+    blocks = np.frombuffer(sample.data, np.uint8).reshape(-1, BY_NAME[sample.ggml_type].block_bytes).copy()
+    odd = np.flatnonzero(random.random(len(blocks)) < 0.02)
+    blocks[odd, :4] = random.choice(_ODD, (len(odd), 2)).view(np.uint8)
+    return replace(sample, data=blocks.tobytes())
 
 
 def write(folder: Path, old: Sequence[Sample], new: Sequence[Sample]) -> None:

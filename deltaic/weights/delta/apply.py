@@ -64,12 +64,20 @@ def _prefix(_index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -
 
 
 def _block(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
+    return _blocks(index, part, read, payload, spans=False)
+
+
+def _spans(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
+    return _blocks(index, part, read, payload, spans=True)
+
+
+def _blocks(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer, *, spans: bool) -> Buffer:
     ggml_type = index.segments[part.segment].ggml_type
     if ggml_type not in LAYOUTS or part.target_length % LAYOUTS[ggml_type].block_bytes:
         raise BadDelta(f"a part of {part.target_length:,} bytes that are no blocks of {ggml_type or 'any type'}")
     if part.source_length != part.target_length:
         raise BadDelta("a part that makes blocks of another number of blocks")
-    return decode_blocks(ggml_type, payload, read(0, part.source_length), _matrix(index, part)).data
+    return decode_blocks(ggml_type, payload, read(0, part.source_length), _matrix(index, part), spans=spans).data
 
 
 def _float(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
@@ -103,4 +111,5 @@ _MAKERS: dict[Codec, Callable[[DeltaIndex, Part, ReadSource, Buffer], Buffer]] =
     Codec.FLOAT: _float,
     Codec.BLOCK: _block,
     Codec.REQUANT: _requant,
+    Codec.SPANS: _spans,
 }

@@ -1,8 +1,8 @@
-"""The codec BLOCK: quantisation blocks from blocks of the same type.
+"""The codecs BLOCK and SPANS: quantisation blocks from blocks of the same type.
 
     number      0: only blocks that move are examined; every block, 1: as it is, 2: with a lattice found by bounds,
                 3: with a lattice found by least squares
-    halves      scales, then minimums where the type has them: `halves`
+    halves      scales, then minimums where the type has them: `halves`; of SPANS minimums, then scales: `spans`
     numbers     integers of sub-blocks, field by field, each less what it was, modulo its range
     surprises   of the examined blocks: new levels against predicted ones, in strips: `surprises`
     numbers     of all elements in file order: level less old level, for blocks that are not examined
@@ -31,7 +31,9 @@ from deltaic.weights.delta.lowrank import Matrix
 from deltaic.weights.delta.numbers import read_numbers, write_numbers
 from deltaic.weights.delta.payload import PayloadReader, PayloadWriter
 from deltaic.weights.delta.quants import LAYOUTS, Bytes, Field, Layout
+from deltaic.weights.delta.spans import Spans, read_spans, write_spans
 from deltaic.weights.digest import Buffer
+from deltaic.weights.errors import BadDelta
 from deltaic.weights.ggml_types import BY_NAME
 
 
@@ -43,41 +45,71 @@ def place_in_matrix(ggml_type: str, row_elements: int, offset: int) -> Matrix:
     return Matrix(row_elements, offset // known.block_bytes * known.block_elements % row_elements)
 
 
-def encode_blocks(ggml_type: str, new: Buffer, old: Buffer, matrix: Matrix) -> bytes:
-    """The payload that makes `new` of `old`; both of whole blocks, of the same length."""
+def encode_blocks(ggml_type: str, new: Buffer, old: Buffer, matrix: Matrix) -> tuple[bytes, bool]:
+    """(payload, spans): what makes `new` of `old`, and whether it is one of SPANS. Both whole blocks, of one length."""
     layout = LAYOUTS[ggml_type]
     after, before = _blocks(layout, new), _blocks(layout, old)
-    head = PayloadWriter()
-    for at in layout.halves:
-        write_halves(head, _half(after, at), _half(before, at), _tall_origin(layout, before, at, matrix))
-    for field in layout.small_fields:
-        write_numbers(head, _difference(field.bits, _entries(field, after), _entries(field, before)).reshape(-1))
+    halves, spans = _write_halves(layout, after, before, matrix)
     scaled = before.copy()
     _copy_scales(layout, after, scaled)
     way = best_way(layout, after, before, scaled)
     out = PayloadWriter()
     out.number(way)
-    out.fixed(head.data)
+    out.fixed(halves)
+    for field in layout.small_fields:
+        write_numbers(out, _difference(field.bits, _entries(field, after), _entries(field, before)).reshape(-1))
     LevelCoder(layout, WAYS[way], before, Moves.between(layout, before, scaled)).write(out, after)
-    return bytes(out.data)
+    return bytes(out.data), spans
 
 
-def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix) -> Bytes:
+def decode_blocks(ggml_type: str, payload: Buffer, old: Buffer, matrix: Matrix, *, spans: bool = False) -> Bytes:
     """The new blocks, flat. Raises BadDelta."""
     layout = LAYOUTS[ggml_type]
     before = _blocks(layout, old)
     reader = PayloadReader(payload)
     way = reader.number(len(WAYS) - 1)
     blocks = before.copy()
-    for at in layout.halves:
-        origin = OriginOf(partial(find_origin, layout, before, at, matrix))
-        new = read_halves(reader, _half(before, at), origin)
-        blocks[:, at : at + 2] = new.view(np.uint8).reshape(-1, 2)
+    _read_halves(reader, layout, blocks, before, matrix, spans=spans)
     for field in layout.small_fields:
         _read_small(reader, field, blocks)
     LevelCoder(layout, WAYS[way], before, Moves.between(layout, before, blocks)).read(reader, blocks)
     reader.finish()
     return blocks.reshape(-1)
+
+
+def _write_halves(layout: Layout, after: Bytes, before: Bytes, matrix: Matrix) -> tuple[bytes, bool]:
+    """Scales and minimums, the shorter way; whether that is by spans."""
+
+    def written(at: int) -> bytearray:
+        out = PayloadWriter()
+        write_halves(out, _half(after, at), _half(before, at), _tall_origin(layout, before, at, matrix))
+        return out.data
+
+    scales, *minimums = map(written, layout.halves)
+    if not layout.has_spans:
+        return b"".join([scales, *minimums]), False
+    out = PayloadWriter()
+    write_spans(out, _spans(layout, after), _spans(layout, before))
+    spans = len(out.data) < len(scales)
+    return b"".join([*minimums, out.data] if spans else [scales, *minimums]), spans
+
+
+def _read_halves(
+    reader: PayloadReader, layout: Layout, blocks: Bytes, before: Bytes, matrix: Matrix, *, spans: bool
+) -> None:
+    """Put new scales and minimums into `blocks`, which hold the old ones. Raises BadDelta."""
+    if spans and not layout.has_spans:
+        raise BadDelta(f"scales by spans of {layout.name}, which has none")
+    for at in layout.halves[spans:]:
+        origin = OriginOf(partial(find_origin, layout, before, at, matrix))
+        _put_half(blocks, at, read_halves(reader, _half(before, at), origin))
+    if spans:
+        _put_half(blocks, layout.scale, read_spans(reader, _spans(layout, blocks).minimum, _spans(layout, before)))
+
+
+def _spans(layout: Layout, blocks: Bytes) -> Spans:
+    scale, minimum = (_half(blocks, at) for at in layout.halves)
+    return Spans(scale, minimum, layout.range[1])
 
 
 def find_origin(layout: Layout, blocks: Bytes, at: int, matrix: Matrix) -> Origin | None:
@@ -143,6 +175,10 @@ def _blocks(layout: Layout, data: Buffer) -> Bytes:
 
 def _half(blocks: Bytes, at: int) -> npt.NDArray[np.uint16]:
     return np.ascontiguousarray(blocks[:, at : at + 2]).view("<u2")[:, 0]
+
+
+def _put_half(blocks: Bytes, at: int, halves: npt.NDArray[np.uint16]) -> None:
+    blocks[:, at : at + 2] = halves.view(np.uint8).reshape(-1, 2)
 
 
 def _copy_scales(layout: Layout, source: Bytes, target: Bytes) -> None:

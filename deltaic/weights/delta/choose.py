@@ -54,15 +54,16 @@ def _with_source(material: Material) -> Iterator[tuple[Codec, Buffer]]:
     target, source = material.target, material.source
     if material.source_type == material.target_type and len(source) == len(target):
         if material.target_type in LAYOUTS:
-            yield Codec.BLOCK, encode_blocks(material.target_type, target, source, material.matrix)
+            payload, spans = encode_blocks(material.target_type, target, source, material.matrix)
+            yield Codec.SPANS if spans else Codec.BLOCK, payload
         elif material.target_type in FLOATS:
-            payload = encode_floats(material.target_type, target, source, material.matrix)
-            if payload is not None:
-                yield Codec.FLOAT, payload
+            floats = encode_floats(material.target_type, target, source, material.matrix)
+            if floats is not None:
+                yield Codec.FLOAT, floats
     elif can_requantise(material.target_type, material.source_type):
-        payload = encode_requantised(material.target_type, target, material.source_type, partial(_part, source))
-        if payload is not None:
-            yield Codec.REQUANT, payload
+        requantised = encode_requantised(material.target_type, target, material.source_type, partial(_part, source))
+        if requantised is not None:
+            yield Codec.REQUANT, requantised
     if source and len(source) <= MAX_CHUNK_BYTES and material.target_type not in _UNDERSTOOD:
         yield Codec.PREFIX, frames.pack_after(target, source)
 

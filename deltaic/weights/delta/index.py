@@ -55,6 +55,8 @@ class Codec(IntEnum):
     """Quantisation blocks, from blocks of the same type before: `blocks`."""
     REQUANT = 6
     """Quantisation blocks or numbers, from the same weights in another type: `requantised`."""
+    SPANS = 7
+    """As BLOCK, but scales follow from minimums: `blocks`, `spans`."""
 
 
 @dataclass(frozen=True, slots=True)

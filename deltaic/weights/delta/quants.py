@@ -178,6 +178,11 @@ class Layout:
         return tuple(sorted(halves | small))
 
     @property
+    def has_spans(self) -> bool:
+        """Whether scale and minimum of a block are half-precision numbers and nothing else."""
+        return self.minimum is not None and not self.small_fields
+
+    @property
     def halves(self) -> tuple[int, ...]:
         """At which bytes the half-precision numbers of a block lie."""
         return (self.scale,) if self.minimum is None else (self.scale, self.minimum)
