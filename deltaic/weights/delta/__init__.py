@@ -6,7 +6,7 @@
     diff, patch whole files, without any service
 
 A chunk goes through `choose` (the shortest codec wins) to `blocks`, `floats` or `requantised`; these are built from
-`levels`, `surprises`, `lattice`, `predict`, `halves`, `lowrank`, and at the bottom from `numbers` and `sets`.
+`levels`, `surprises`, `lattice`, `predict`, `halves`, `spans`, `lowrank`, and at the bottom from `numbers` and `sets`.
 
 A part makes exactly one chunk of B (at most 4 MiB), so whatever is known of chunks (verify, resume, repair) is known of
 deltas too: what a part makes is believed once its digest is that of the chunk.
