@@ -10,6 +10,7 @@ needs.py       how much memory a model will take
 page_cache.py  whether a file is near
 remembered.py  what of all that a restart knows
 occupancy.py   what is loaded and coming, as the policy sees it
+failures.py    which revisions did not start a short while ago
 patience.py    how long models stay and requests wait
 hot_set.py     leases, loads, evictions
 tending.py     what it does between requests

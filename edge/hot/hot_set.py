@@ -25,6 +25,7 @@ from deltaic.errors import BadName, DeltaicError
 from deltaic.names import ChannelName, RevisionName
 from deltaic.store.model_files import ModelFiles
 from edge.errors import HotSetFull, NotHeldHere
+from edge.hot.failures import Failures
 from edge.hot.load_costs import Load, LoadCosts, Tier
 from edge.hot.needs import Needs
 from edge.hot.occupancy import Occupancy
@@ -35,8 +36,6 @@ from edge.hot.prefetch import likely
 from edge.hot.rates import Rates
 
 _log = structlog.get_logger(__name__)
-_FAILURE_SECONDS = 30.0
-"""A revision whose worker does not start is not tried again for this long: each try costs memory and seconds."""
 
 
 class HotSet:
@@ -81,7 +80,7 @@ class HotSet:
         self._closing: frozenset[str] = frozenset()
         self._loads: dict[RevisionName, asyncio.Task[None]] = {}
         self._releases: set[asyncio.Task[None]] = set()
-        self._failures: dict[RevisionName, tuple[float, WorkerFailed]] = {}
+        self._failures = Failures(clock)
         self._turn = asyncio.Lock()
         self._making_room = asyncio.Lock()
         self._moved = asyncio.Event()
@@ -135,7 +134,7 @@ class HotSet:
         old = self._keys.get(key)
         self._keys[key] = revision
         self._follow_on(revision, old)
-        self._failures.pop(revision, None)
+        self._failures.forgive(revision)
         await self._let_the_channel_keep(revision)
         self._changed()
         return seconds
@@ -179,7 +178,7 @@ class HotSet:
         """Load what the operator pins, or one that is likely to be asked for and fits into free room; which."""
         if self._loads or self._occupancy.waited_for():
             return None
-        absent = sorted(each for each in self._kept() if not self.loaded(str(each)) and self._may_start(each))
+        absent = sorted(each for each in self._kept() if not self.loaded(str(each)) and not self._failures.recent(each))
         revision = absent[0] if absent else await self._likely()
         if revision is None:
             return None
@@ -233,13 +232,13 @@ class HotSet:
     def _load_ended(self, revision: RevisionName, task: "asyncio.Task[None]") -> None:
         del self._loads[revision]
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, WorkerFailed) and self._may_start(revision):
-            self._failures[revision] = (self._clock() + _FAILURE_SECONDS, error)
+        if isinstance(error, WorkerFailed):
+            self._failures.add(revision, error)
 
     async def _load(self, revision: RevisionName, until: float, *, evict: bool) -> None:
-        if not self._may_start(revision):
-            raise self._failures[revision][1]
-        self._failures.pop(revision, None)
+        if failed := self._failures.recent(revision):
+            raise failed
+        self._failures.forgive(revision)
         path, manifest = self._files.path(revision.hex), self._files.manifest(revision.hex)
         if path is None or manifest is None:
             raise NotHeldHere(f"{revision} is not held by this edge", hint="ask the center")
@@ -323,7 +322,7 @@ class HotSet:
             except BadName:  # the file that rates are kept in was changed by somebody
                 continue
             path, manifest = self._files.path(revision.hex), self._files.manifest(revision.hex)
-            if path is None or manifest is None or self.loaded(name) or not self._may_start(revision):
+            if path is None or manifest is None or self.loaded(name) or self._failures.recent(revision):
                 continue
             if manifest.size <= free.ram:  # else it need not be read
                 need = await self._need(revision, path, manifest.size)
@@ -384,10 +383,6 @@ class HotSet:
             raise HotSetFull(
                 f"{waiting} requests already wait for {revision} to be loaded", hint="try again in a while"
             )
-
-    def _may_start(self, revision: RevisionName) -> bool:
-        """Whether it has not failed a short while ago."""
-        return revision not in self._failures or self._clock() >= self._failures[revision][0]
 
     def _revision_of(self, key: str) -> RevisionName | None:
         if key in self._keys:
