@@ -12,13 +12,27 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from delta_pairs import KINDS, Pair, pairs_of, trained_kinds
 from delta_sides import PEERS, apply_hdiffpatch, apply_ours, bare_interpreter, bsdiff4, ours, peers_of
 from finetunes import FORMATS, cache_folder
-from harness import MIB, BenchFailed, Report, Usage, against_peer, finish, in_turn, middle, require, scratch, within
+from harness import (
+    MIB,
+    BenchFailed,
+    Report,
+    TooSlow,
+    Usage,
+    against_peer,
+    finish,
+    in_turn,
+    middle,
+    require,
+    scratch,
+    within,
+)
 
 NOTES = """\
 Sizes are percent of the new file. Pairs: two consecutive versions of SmolLM2-135M (`bench/finetunes.py`): light and
@@ -53,7 +67,8 @@ class Bench:
         encodings = [ours(pair, delta) for _ in range(_REPETITIONS if timed else 1)]
         sizes = self._peer_sizes(pair, encodings if timed else [])
         self._sizes(pair, delta.stat().st_size, sizes)
-        self._applying(pair, delta, peer_delta)
+        if "HDiffPatch" in sizes:
+            self._applying(pair, delta, peer_delta)
         for left in self._folder.iterdir():
             left.unlink()
 
@@ -74,16 +89,26 @@ class Bench:
                 )
             )
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda name: PEERS[name](pair, self._folder / _file_name(name)), waiting))
-        return {name: (self._folder / _file_name(name)).stat().st_size for name in peers_of(pair)}
+            ended = dict(zip(waiting, pool.map(partial(self._ends, pair), waiting), strict=True))
+        done = [name for name in peers_of(pair) if ended.get(name, True)]
+        return {name: (self._folder / _file_name(name)).stat().st_size for name in done}
+
+    def _ends(self, pair: Pair, peer: str) -> bool:
+        """Whether the peer makes its delta in time; one that does not is left out of this pair, and said."""
+        try:
+            PEERS[peer](pair, self._folder / _file_name(peer))
+        except TooSlow as slow:
+            self._report.note(f"Without {peer} for {pair.case}: {slow}.")
+            return False
+        return True
 
     def _sizes(self, pair: Pair, size: int, peers: dict[str, int]) -> None:
         whole = pair.new.stat().st_size / 100
-        if pair.form:
-            name, bar = _SIZE_BAR[pair.quantised]
+        name, bar = _SIZE_BAR[pair.quantised]
+        if pair.form and name in peers:
             beside = against_peer("size", pair.case, "%", size / whole, peers[name] / whole, peer_name=name, bar=bar)
             self._report.add(beside)
-        others = {name: peers[name] for name in ("zstd", "zstd --patch-from", "HDiffPatch")}
+        others = {name: peers[name] for name in ("zstd", "zstd --patch-from", "HDiffPatch") if name in peers}
         best = min(others, key=lambda name: others[name])
         self._report.add(
             against_peer("size", pair.case, "%", size / whole, others[best] / whole, peer_name=best, bar=1.0)

@@ -41,6 +41,10 @@ class BenchFailed(Exception):
     """A side did not do its work, so there is nothing to compare; the message says what to do."""
 
 
+class TooSlow(BenchFailed):
+    """A program was given up after the seconds that it had."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a process and the children that it waited for took; the peak is that of the largest of them."""
@@ -92,7 +96,7 @@ def measure(
         try:
             output, errors = started.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise BenchFailed(f"{_named(command)} did not end within {timeout:g} s") from None
+            raise TooSlow(f"{_named(command)} did not end within {timeout:g} s") from None
         finally:
             if started.poll() is None:  # timed out, or Ctrl-C: what it had started goes with it
                 os.killpg(started.pid, signal.SIGKILL)
