@@ -70,7 +70,8 @@ def _noise(random: Random) -> Tensors:
 
 def _spans(random: Random) -> Tensors:
     """The types with scale and minimum, from weights of 32 and of 16 bits; a few of their numbers are odd ones."""
-    old, new = [], []
+    old: list[Sample] = []
+    new: list[Sample] = []
     for ggml_type in ("Q4_1", "Q5_1"):
         for stored, kept in _STORED.items():
             weights = draw_weights(random, 16, 256)
