@@ -3,7 +3,7 @@
 
 Encodes each pair with `deltaic diff` and with bsdiff4 (quantised types), xdelta3 (floats), zstd alone, zstd
 --patch-from and HDiffPatch, all in this run; applies with `deltaic patch` and HDiffPatch in turn. Versions that are
-missing are trained first (minutes each). All of it takes about 45 minutes on two cores, `--quick` 4.
+missing are trained first (minutes each). All of it takes more than an hour on two cores, `--quick` 4 minutes.
 """
 
 import argparse
