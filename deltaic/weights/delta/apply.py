@@ -5,6 +5,7 @@ promised is that a hostile part costs bounded memory and ends in a chunk of the 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from deltaic.weights.delta import frames
@@ -63,14 +64,6 @@ def _prefix(_index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -
     return frames.expand(payload, part.target_length, prefix=read(0, part.source_length))
 
 
-def _block(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
-    return _blocks(index, part, read, payload, spans=False)
-
-
-def _spans(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer) -> Buffer:
-    return _blocks(index, part, read, payload, spans=True)
-
-
 def _blocks(index: DeltaIndex, part: Part, read: ReadSource, payload: Buffer, *, spans: bool) -> Buffer:
     ggml_type = index.segments[part.segment].ggml_type
     if ggml_type not in LAYOUTS or part.target_length % LAYOUTS[ggml_type].block_bytes:
@@ -109,7 +102,7 @@ _MAKERS: dict[Codec, Callable[[DeltaIndex, Part, ReadSource, Buffer], Buffer]] =
     Codec.ZSTD: _zstd,
     Codec.PREFIX: _prefix,
     Codec.FLOAT: _float,
-    Codec.BLOCK: _block,
+    Codec.BLOCK: partial(_blocks, spans=False),
     Codec.REQUANT: _requant,
-    Codec.SPANS: _spans,
+    Codec.SPANS: partial(_blocks, spans=True),
 }
